@@ -1,0 +1,13 @@
+"""Leaderboards for education: point events in, lasting leaderboards out.
+
+The rooms, from the inside out (an inner room never imports an outer one; a test holds that):
+
+- `core`: the domain. Pure Python and NumPy; knows neither SQL nor Dagster.
+- `db`: PostgreSQL. Connections, migrations, partitions, named SQL, repositories.
+- `materialize`: the work of the assets: core over db, one institution at a time.
+- `sources`: how point events and dimensions come in.
+- `orchestration`: the Dagster layer: partitions, assets, jobs, schedules, sensors.
+- `cli`, `run`: what a person types.
+"""
+
+__version__ = "0.1.0"

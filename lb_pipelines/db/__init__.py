@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, migrations, partitions, named SQL and repositories. No Dagster here."""

@@ -1,0 +1,75 @@
+"""Every error that a person can cause, typed: each names the thing and the remedy.
+
+Errors of programming stay ordinary exceptions. No room has error classes of its own.
+"""
+
+from __future__ import annotations
+
+
+class LeaderboardError(Exception):
+    """Base of all errors that name a thing and say what to do about it.
+
+    `thing` is what is wrong, `remedy` what a person can do; `str()` gives both.
+    """
+
+    def __init__(self, thing: str, remedy: str) -> None:
+        super().__init__(f"{thing}. {remedy}")
+        self.thing = thing
+        self.remedy = remedy
+
+
+class UnknownInstitution(LeaderboardError):
+    """No institution with this id."""
+
+    def __init__(self, institution_id: str) -> None:
+        super().__init__(
+            f"Institution {institution_id!r} does not exist",
+            "Import it first, or check the id in lb.institutions",
+        )
+
+
+class InactiveInstitution(LeaderboardError):
+    """The institution exists, but its status is not ACTIVE."""
+
+    def __init__(self, institution_id: str, status: str) -> None:
+        super().__init__(
+            f"Institution {institution_id!r} is {status}",
+            "Set its status to ACTIVE in lb.institutions, or leave it out of the selection",
+        )
+
+
+class InvalidSetting(LeaderboardError):
+    """A value in an institution's `metadata` that cannot be used."""
+
+    def __init__(self, institution_id: str, key: str, value: object, expected: str) -> None:
+        super().__init__(
+            f"Institution {institution_id!r}: metadata.{key} is {value!r}",
+            f"Set it to {expected}",
+        )
+        self.institution_id = institution_id
+        self.key = key
+        self.value = value
+
+
+class InvalidInstitution(LeaderboardError):
+    """A column of an institution that cannot be used (id, zone, start month)."""
+
+
+class InvalidPartition(LeaderboardError):
+    """A day or partition key outside what the project holds."""
+
+
+class MissingTerm(LeaderboardError):
+    """A class without a term, or a term that cannot be found."""
+
+
+class ImportRefused(LeaderboardError):
+    """An import that wrote nothing, with the report of the rows refused."""
+
+    def __init__(self, thing: str, remedy: str, report: object = None) -> None:
+        super().__init__(thing, remedy)
+        self.report = report
+
+
+class DatabaseUnavailable(LeaderboardError):
+    """The server cannot be reached, is not of a supported version, or lacks the schema."""

@@ -1,0 +1,36 @@
+"""What a materialization is given and what it says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+
+import lb_pipelines
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Who writes: the run's id (text of any kind) and the version of the code."""
+
+    run_id: str
+    code_version: str = lb_pipelines.__version__
+
+
+@dataclass(frozen=True)
+class DayResult:
+    """One (institution, asset, day) after its commit.
+
+    `rows` is what the day holds now, `written` how many rows of it were new or changed,
+    `seconds` the time from the last result to this one. `numbers` are further figures for plots;
+    `superseded` says that another run had already written from a later state of the events, so
+    that nothing was written here.
+    """
+
+    institution_id: str
+    asset: str
+    day: date
+    rows: int
+    written: int
+    seconds: float
+    numbers: dict[str, int | float] = field(default_factory=dict)
+    superseded: bool = False

