@@ -1,0 +1,17 @@
+-- Institutions and their calendar.
+
+-- name: find^
+SELECT institution_key, id, name, status, time_zone, academic_year_start_month, metadata
+FROM lb.institutions
+WHERE id = :id;
+
+-- name: all_institutions
+SELECT institution_key, id, name, status, time_zone, academic_year_start_month, metadata
+FROM lb.institutions
+ORDER BY id;
+
+-- name: terms
+SELECT id, starts_on, ends_on
+FROM lb.terms
+WHERE institution_key = :institution_key
+ORDER BY starts_on, id;
