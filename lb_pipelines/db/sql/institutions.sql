@@ -1,16 +1,16 @@
 -- Institutions and their calendar.
 
--- name: find^
+-- name: find(id)^
 SELECT institution_key, id, name, status, time_zone, academic_year_start_month, metadata
 FROM lb.institutions
 WHERE id = :id;
 
--- name: all_institutions
+-- name: all_institutions()
 SELECT institution_key, id, name, status, time_zone, academic_year_start_month, metadata
 FROM lb.institutions
 ORDER BY id;
 
--- name: terms
+-- name: terms(institution_key)
 SELECT id, starts_on, ends_on
 FROM lb.terms
 WHERE institution_key = :institution_key
