@@ -59,6 +59,29 @@ class InvalidPartition(LeaderboardError):
     """A day or partition key outside what the project holds."""
 
 
+class PartitionBusy(LeaderboardError):
+    """A leaf or subtree that could not be made or moved, because others kept their locks."""
+
+    def __init__(self, name: str, tries: int, reason: str) -> None:
+        super().__init__(
+            f"Partition {name!r} could not be locked in {tries} tries ({reason})",
+            "End the transaction that holds it (pg_stat_activity, pg_locks) and run again; "
+            "what was made before it stays",
+        )
+        self.name = name
+
+
+class PartitionDetached(LeaderboardError):
+    """A leaf that is needed, but its table stands outside the tree."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Table lb_part.{name!r} exists, but is detached from its tree",
+            "Attach it again to keep its rows, or drop it, then run again",
+        )
+        self.name = name
+
+
 class MissingTerm(LeaderboardError):
     """A class without a term, or a term that cannot be found."""
 

@@ -1,0 +1,23 @@
+"""Partitions: leaves ahead of time, and who has a subtree of its own.
+
+Pure: `names` (how everything is called), `placement` (who should be dedicated). Execution:
+`patience` (locks and tries), `leaves` (months), `moves` (into and out of `shared`),
+`maintenance` (all of it, regularly). Rows are none of this package's business, except that a
+move carries them along.
+"""
+
+from lb_pipelines.db.partitions.leaves import (
+    LEAF_BUDGET,
+    MONTHS_AHEAD,
+    ensure_event_months,
+    ensure_snapshot_months,
+)
+from lb_pipelines.db.partitions.patience import Patience
+
+__all__ = [
+    "LEAF_BUDGET",
+    "MONTHS_AHEAD",
+    "Patience",
+    "ensure_event_months",
+    "ensure_snapshot_months",
+]
