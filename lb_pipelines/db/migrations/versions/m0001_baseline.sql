@@ -126,6 +126,7 @@ CREATE TABLE lb.point_aggregates (
     materialized_at timestamptz NOT NULL DEFAULT now(),
     run_id text,
     content_hash bytea NOT NULL,
+    cells integer NOT NULL,
     students integer[] NOT NULL,
     classes integer[] NOT NULL,
     subjects integer[] NOT NULL,
@@ -141,6 +142,7 @@ ALTER TABLE lb.point_aggregates
     ALTER points SET STORAGE EXTERNAL, ALTER events SET STORAGE EXTERNAL;
 COMMENT ON TABLE lb.point_aggregates IS 'One row per institution and day: arrays of equal length, one element per (student, class, subject, campus) with an ACTIVE event; 0 stands for no class, subject or campus. lb.point_aggregate_cells unnests it.';
 COMMENT ON COLUMN lb.point_aggregates.revision IS 'Raised whenever the content of the day changes; ascending within an institution';
+COMMENT ON COLUMN lb.point_aggregates.cells IS 'Length of each array';
 COMMENT ON COLUMN lb.point_aggregates.source_rows IS 'Events of the day, VOIDED included';
 COMMENT ON COLUMN lb.point_aggregates.source_checksum IS 'Sum over the events of (updated_at in microseconds mod 2^31)';
 COMMENT ON COLUMN lb.point_aggregates.watermark IS 'Latest updated_at among the events read';
@@ -217,6 +219,9 @@ CREATE TABLE lb.leaderboard_snapshots (
         || lpad(extract(month FROM snapshot_date)::integer::text, 2, '0')) STORED,
     PRIMARY KEY (institution_id, type, reference_id, time_granularity, snapshot_date)
 ) PARTITION BY LIST (institution_id);
+-- A day is replaced, listed and swept by date; the primary key serves the history of one board.
+CREATE INDEX leaderboard_snapshots_by_date
+    ON lb.leaderboard_snapshots (institution_id, snapshot_date, time_granularity);
 COMMENT ON TABLE lb.leaderboard_snapshots IS 'One row per board and day, closed: depends only on events of local days up to snapshot_date';
 COMMENT ON COLUMN lb.leaderboard_snapshots.entries IS 'Top N: [{"rank", "studentId", "points", "previousRank"}, ...]';
 COMMENT ON COLUMN lb.leaderboard_snapshots.distribution IS 'Distinct points and counts of all ranked students, packed (lb_pipelines.core.distribution)';
@@ -252,6 +257,8 @@ CREATE TABLE lb.leaderboard_trends (
         || lpad(extract(month FROM snapshot_date)::integer::text, 2, '0')) STORED,
     PRIMARY KEY (institution_id, type, reference_id, time_granularity, snapshot_date)
 ) PARTITION BY LIST (institution_id);
+CREATE INDEX leaderboard_trends_by_date
+    ON lb.leaderboard_trends (institution_id, snapshot_date, time_granularity);
 COMMENT ON TABLE lb.leaderboard_trends IS 'One row per board and day: the board against its baseline';
 COMMENT ON COLUMN lb.leaderboard_trends.movement IS '{"top3", "entrants", "leavers", "climbers", "fallers"}';
 COMMENT ON COLUMN lb.leaderboard_trends.students IS 'For every entry [{"studentId", "rank", "previousRank", "rankChange", "points", "pointsChange"}, ...]';

@@ -1,0 +1,163 @@
+"""Snapshots of ranked boards: entries, statistics and distribution, ready to be stored.
+
+Everything here is a pure function of the boards of a day and of the institution's settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import pyarrow as pa
+
+from lb_pipelines.core import distribution, json_lists
+from lb_pipelines.core.ranking import Float64, Int64, Ranking
+from lb_pipelines.core.sums import students_of
+from lb_pipelines.core.timeline import Boards
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Over all ranked students of each board; every array has one element per board.
+
+    `median` is the middle value (the mean of the middle two), `p90` the 90th percentile with
+    linear interpolation (PostgreSQL's percentile_cont, NumPy's default); `ties_cut` counts the
+    students who have the points of the last entry but lie beyond the top N.
+    """
+
+    ranked: Int64
+    sum: Int64
+    mean: Float64
+    median: Float64
+    p90: Float64
+    max: Int64
+    ties_cut: Int64
+
+
+@dataclass(frozen=True)
+class SnapshotRows:
+    """Rows to be stored, one per board: `boards` are ordinals, JSON columns are UTF-8 text."""
+
+    boards: Sequence[int]
+    period_start: np.ndarray[tuple[int], np.dtype[np.datetime64]]
+    entries: Sequence[bytes]
+    statistics: Sequence[bytes]
+    distribution: Sequence[bytes]
+    content_hash: Sequence[bytes]
+    ranked: int
+
+    def __len__(self) -> int:
+        return len(self.boards)
+
+
+def statistics(ranking: Ranking, limit: int) -> Statistics:
+    """The statistics of every board of a ranking whose snapshots hold the top `limit`."""
+    starts, sizes, points = ranking.starts[:-1], ranking.sizes, ranking.points
+    sums = np.add.reduceat(points, starts) if len(starts) else np.empty(0, np.int64)
+    # Rows run from high to low: ascending index a is row start + size - 1 - a.
+    median = (points[starts + (sizes - 1) // 2] + points[starts + sizes // 2]) / 2
+    exact = 0.9 * (sizes - 1)
+    below = np.floor(exact).astype(np.int64)
+    low = points[starts + sizes - 1 - below]
+    high = points[starts + np.maximum(sizes - 2 - below, 0)]
+    last = starts + np.minimum(sizes, limit) - 1
+    return Statistics(
+        ranked=sizes,
+        sum=sums,
+        mean=sums / np.maximum(sizes, 1),
+        median=median,
+        p90=low + (exact - below) * (high - low),
+        max=points[starts],
+        ties_cut=_tied_after(ranking, last),
+    )
+
+
+def snapshot_rows(
+    boards: Boards,
+    baseline: Boards | None,
+    *,
+    limit: int,
+    enrolled: Int64,
+    student_ids: pa.Array,
+) -> SnapshotRows:
+    """The rows of one granularity's boards.
+
+    `enrolled` int64 by board ordinal; `student_ids`: the JSON literals of the ids by student
+    ordinal. `previousRank` is exact for whoever was ranked on the baseline's day, else null.
+    """
+    ranking = boards.ranking
+    rows, offsets = ranking.top(limit)
+    members = ranking.members[rows]
+    previous = np.zeros(len(rows), np.int32)
+    if baseline is not None:
+        previous, _ = baseline.ranking.find(members)
+    entries = json_lists.lists(
+        json_lists.objects(
+            {
+                "rank": json_lists.numbers(ranking.ranks[rows]),
+                "studentId": student_ids.take(pa.array(students_of(members))),
+                "points": json_lists.numbers(ranking.points[rows]),
+                "previousRank": json_lists.numbers(previous, null_where=previous == 0),
+            }
+        ),
+        offsets,
+    )
+    figures = _statistics_json(statistics(ranking, limit), enrolled[ranking.boards])
+    packed = distribution.pack_all(ranking)
+    return SnapshotRows(
+        boards=ranking.boards.tolist(),
+        period_start=boards.period_start,
+        entries=entries,
+        statistics=figures,
+        distribution=packed,
+        content_hash=[
+            content_hash(start, *parts)
+            for start, *parts in zip(
+                boards.period_start.astype(str).tolist(), entries, figures, packed, strict=True
+            )
+        ],
+        ranked=len(ranking.points),
+    )
+
+
+def content_hash(period_start: str, *parts: bytes) -> bytes:
+    """BLAKE2b-128 over the parts, each preceded by its length so that none can run into another."""
+    digest = blake2b(period_start.encode(), digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+def _statistics_json(figures: Statistics, enrolled: Int64) -> list[bytes]:
+    columns = (
+        figures.ranked,
+        enrolled,
+        figures.sum,
+        figures.mean,
+        figures.median,
+        figures.p90,
+        figures.max,
+        figures.ties_cut,
+    )
+    return [
+        (
+            f'"ranked":{ranked},"enrolled":{of},"sum":{total},"mean":{mean!r},'
+            f'"median":{median!r},"p90":{p90!r},"max":{most},"tiesCut":{cut}'
+        ).encode()
+        for ranked, of, total, mean, median, p90, most, cut in zip(
+            *(column.tolist() for column in columns), strict=True
+        )
+    ]
+
+
+def _tied_after(ranking: Ranking, last: Int64) -> Int64:
+    """How many rows right after row `last` of each board have its points."""
+    count = len(ranking.points)
+    closes = np.ones(count, dtype=bool)
+    closes[:-1] = ranking.points[1:] != ranking.points[:-1]
+    closes[ranking.starts[1:] - 1] = True
+    level_ends = np.flatnonzero(closes)
+    return level_ends[np.searchsorted(level_ends, last)] - last

@@ -1,0 +1,117 @@
+"""Sums of points by (board, student): grouping, and dense running totals over a growing universe.
+
+A pair is one int64 code, `board ordinal << 32 | student ordinal`. Ordinals count an institution's
+boards of one type and its students in ascending order of their ids, so ascending codes are the
+order that ranking asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lb_pipelines.core.ranking import Int32, Int64
+
+STUDENT_BITS = 32
+STUDENT_MASK = (1 << STUDENT_BITS) - 1
+
+
+def pair_codes(boards: Int32, students: Int32) -> Int64:
+    """The code of every (board ordinal, student ordinal)."""
+    return (boards.astype(np.int64) << STUDENT_BITS) | students
+
+
+def boards_of(codes: Int64) -> Int32:
+    """The board ordinal of every code."""
+    return (codes >> STUDENT_BITS).astype(np.int32)
+
+
+def students_of(codes: Int64) -> Int64:
+    """The student ordinal of every code."""
+    return codes & STUDENT_MASK
+
+
+@dataclass(frozen=True)
+class Sums:
+    """`codes` int64[n] strictly ascending; `points` int64[n] and `events` int64[n] summed for each."""
+
+    codes: Int64
+    points: Int64
+    events: Int64
+
+    @classmethod
+    def empty(cls) -> Sums:
+        """No pair at all."""
+        return cls(*(np.empty(0, dtype=np.int64) for _ in range(3)))
+
+    @classmethod
+    def of(cls, codes: Int64, points: Int64, events: Int64) -> Sums:
+        """Group: the same code may come many times, in any order."""
+        if not len(codes):
+            return cls.empty()
+        order = np.argsort(codes, kind="stable")
+        codes = codes[order]
+        begins = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
+        return cls(
+            codes[begins],
+            np.add.reduceat(points[order], begins, dtype=np.int64),
+            np.add.reduceat(events[order], begins, dtype=np.int64),
+        )
+
+
+class RunningSums:
+    """Totals per pair that only grow, with remembered states ("marks") of the past.
+
+    The universe is every pair seen so far, ascending; all arrays have its length.
+    """
+
+    def __init__(self) -> None:
+        self.codes: Int64 = np.empty(0, dtype=np.int64)
+        self.points: Int64 = np.empty(0, dtype=np.int64)
+        self.events: Int64 = np.empty(0, dtype=np.int64)
+        self._marks: dict[object, tuple[Int64, Int64]] = {}
+
+    def admit(self, batches: Sequence[Sums]) -> None:
+        """Make room for the pairs of these batches; one call for many days is cheaper."""
+        fresh = np.unique(np.concatenate([batch.codes for batch in batches] or [self.codes]))
+        if len(self.codes):
+            at = np.minimum(np.searchsorted(self.codes, fresh), len(self.codes) - 1)
+            fresh = fresh[self.codes[at] != fresh]
+        if not len(fresh):
+            return
+        where = np.searchsorted(self.codes, fresh)
+
+        def widen(values: Int64) -> Int64:
+            return np.insert(values, where, 0)
+
+        self.codes = np.insert(self.codes, where, fresh)
+        self.points, self.events = widen(self.points), widen(self.events)
+        self._marks = {
+            name: (widen(points), widen(events)) for name, (points, events) in self._marks.items()
+        }
+
+    def restart(self, total: Sums) -> None:
+        """Set the totals to `total`, whose pairs are admitted; marks stay."""
+        self.points = np.zeros_like(self.points)
+        self.events = np.zeros_like(self.events)
+        self.add(total)
+
+    def add(self, batch: Sums) -> None:
+        """Add sums whose pairs are admitted."""
+        at = np.searchsorted(self.codes, batch.codes)
+        self.points[at] += batch.points
+        self.events[at] += batch.events
+
+    def mark(self, name: object) -> None:
+        """Remember the totals as they are now."""
+        self._marks[name] = (self.points.copy(), self.events.copy())
+
+    def forget(self, name: object) -> None:
+        """Drop a mark, if there is one."""
+        self._marks.pop(name, None)
+
+    def marked(self, name: object) -> tuple[Int64, Int64] | None:
+        """Points and events at a mark; None for the beginning of time, which is never marked."""
+        return self._marks.get(name)

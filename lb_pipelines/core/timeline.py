@@ -1,0 +1,309 @@
+"""One pass over days: every board of one type, ranked for each window, with its baseline.
+
+The pass walks forward through days with running sums. A window's sums are the sums now minus the
+sums at its start, so the past is read once however many windows look back on it. Where the next
+day of interest lies further ahead, the walk jumps onto a stored total instead of reading the days
+between. `plan` says beforehand which days and totals a pass will read; nothing here does I/O:
+what is read comes from a `PointSource`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lb_pipelines.core.periods import (
+    ONE_DAY,
+    DayRange,
+    Term,
+    baseline_day,
+    days_between,
+    institution_term,
+    window_start,
+)
+from lb_pipelines.core.ranking import Int32, Int64, Ranking, rank
+from lb_pipelines.core.sums import RunningSums, Sums, boards_of
+from lb_pipelines.core.words import Granularity, RankMethod
+
+# A total holds every pair there ever was, a day a small share of them: below this many days
+# walking reads less than jumping.
+SHORTEST_JUMP = timedelta(days=7)
+# Days read at once: enough to make growing the universe cheap, few enough to stay small.
+DAYS_READ_AT_ONCE = 8
+
+
+class PointSource(Protocol):
+    """Where a pass gets its sums, for one institution and board type."""
+
+    def before(self, cut: date) -> Sums:
+        """Sums over all days before `cut`."""
+        ...
+
+    def on(self, days: Sequence[date]) -> list[Sums]:
+        """Sums of each of these days."""
+        ...
+
+
+@dataclass(frozen=True)
+class BoardTerms:
+    """Which term the TERM board of each board belongs to.
+
+    `terms`: the institution's. `own` int32[boards]: for classes the index of a class's own term;
+    None for subjects and campuses, which follow the institution's term of the day.
+    """
+
+    terms: Sequence[Term]
+    own: Int32 | None
+
+    def on(self, day: date) -> list[tuple[Term, int | None]]:
+        """The terms that have boards on `day`: (term, index in `own`, None where it is for all)."""
+        if self.own is None:
+            term = institution_term(self.terms, day)
+            return [] if term is None else [(term, None)]
+        used = set(np.unique(self.own).tolist())
+        return [
+            (term, index)
+            for index, term in enumerate(self.terms)
+            if index in used and term.holds(day)
+        ]
+
+    def is_cut(self, day: date) -> bool:
+        """Whether a total before `day` is kept: months and terms begin at cuts."""
+        return day.day == 1 or any(term.starts_on == day for term in self.terms)
+
+
+@dataclass(frozen=True)
+class Boards:
+    """All boards of one type, granularity and day: `ranking`, and datetime64[D] period starts."""
+
+    granularity: Granularity
+    day: date
+    period_start: NDArray[np.datetime64]
+    ranking: Ranking
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the walk: jump onto the total before `jump`, then read `days`, then stand before
+    `boundary`.
+    """
+
+    jump: date | None
+    days: tuple[date, ...]
+    boundary: date
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pass over `days` evaluates, marks and reads.
+
+    `evaluations`: per day the granularities to rank on it; `marks`: the first days of windows,
+    with the last day on which each is needed; `baselines`: (granularity, day) to be kept.
+    """
+
+    days: DayRange
+    evaluations: Mapping[date, Sequence[Granularity]]
+    marks: Mapping[date, date]
+    baselines: frozenset[tuple[Granularity, date]]
+    steps: Sequence[Step]
+
+    @property
+    def cuts(self) -> list[date]:
+        """The totals that the pass will ask for."""
+        return [step.jump for step in self.steps if step.jump is not None]
+
+
+def plan(days: DayRange, board_terms: BoardTerms, first_event_day: date) -> Plan:
+    """Plan a pass over `days` for an institution whose first ACTIVE event lies on `first_event_day`.
+
+    Days before that have no boards; a range wholly before it gives an empty plan.
+    """
+    baselines = {(g, baseline_day(g, day)) for day in days for g in Granularity}
+    evaluations: dict[date, list[Granularity]] = {}
+    marks: dict[date, date] = {}
+    for day in sorted({day for _, day in baselines} | set(days)):
+        if day < first_event_day:
+            continue
+        wanted = [g for g in Granularity if day in days or (g, day) in baselines]
+        evaluations[day] = wanted
+        for granularity in wanted:
+            if granularity in (Granularity.DAILY, Granularity.ALL_TIME):
+                continue
+            terms = [t for t, _ in board_terms.on(day)] if granularity is Granularity.TERM else [None]
+            for term in terms:
+                start = window_start(granularity, day, term=term, first_event_day=first_event_day)
+                if start is not None and start > first_event_day:
+                    marks[start] = max(day, marks.get(start, day))
+    boundaries = sorted({day + ONE_DAY for day in evaluations} | set(marks))
+    steps = []
+    position = first_event_day
+    for boundary in boundaries:
+        cut = next(
+            (
+                day
+                for day in (boundary - i * ONE_DAY for i in range((boundary - position).days))
+                if board_terms.is_cut(day)
+            ),
+            None,
+        )
+        jump = cut if cut is not None and cut - position > SHORTEST_JUMP else None
+        days_read = tuple(days_between(jump or position, boundary - ONE_DAY))
+        steps.append(Step(jump, days_read, boundary))
+        position = boundary
+    return Plan(days, evaluations, marks, frozenset(baselines), steps)
+
+
+def walk(
+    plan: Plan,
+    source: PointSource,
+    board_terms: BoardTerms,
+    first_event_day: date,
+    method: RankMethod,
+) -> Iterator[tuple[date, list[tuple[Boards, Boards | None]]]]:
+    """Yield, for every day of the plan, its boards by granularity, each with its baseline.
+
+    A granularity without any board on a day is left out; a day without any is yielded empty. The
+    baseline is None where the earlier day had no boards.
+    """
+    sums = RunningSums()
+    kept: dict[tuple[Granularity, date], Boards] = {}
+    pending = [day for day in plan.days if day < first_event_day]
+    yield from ((day, []) for day in pending)
+    read_ahead = _ReadAhead(plan, source, sums)
+    for step in plan.steps:
+        today = read_ahead.advance(step)
+        if step.boundary in plan.marks:
+            sums.mark(step.boundary)
+        day = step.boundary - ONE_DAY
+        if day not in plan.evaluations:
+            continue
+        found: list[tuple[Boards, Boards | None]] = []
+        for granularity in plan.evaluations[day]:
+            boards = _evaluate(
+                sums, granularity, day, today, board_terms, first_event_day, method
+            )
+            if boards is not None and day in plan.days:
+                found.append((boards, kept.get((granularity, baseline_day(granularity, day)))))
+            if boards is not None and (granularity, day) in plan.baselines:
+                kept[granularity, day] = boards
+        if day in plan.days:
+            yield day, found
+        for start, last in plan.marks.items():
+            if last <= day:
+                sums.forget(start)
+        coming = max(day + ONE_DAY, plan.days.first)
+        for granularity, kept_day in list(kept):
+            if kept_day < baseline_day(granularity, coming):
+                del kept[granularity, kept_day]
+
+
+class _ReadAhead:
+    """Moves the running sums along the steps, reading some days ahead of them."""
+
+    def __init__(self, plan: Plan, source: PointSource, sums: RunningSums) -> None:
+        self._source = source
+        self._sums = sums
+        self._evaluations = plan.evaluations
+        self._buffer: dict[date, Sums] = {}
+        # The days after each jump, in order: what may be read together.
+        self._coming: list[date] = [day for step in plan.steps for day in step.days]
+
+    def advance(self, step: Step) -> Sums:
+        """Move to the step's boundary; gives the sums of the day before it."""
+        if step.jump is not None:
+            total = self._source.before(step.jump)
+            self._sums.admit([total])
+            self._sums.restart(total)
+        today: Sums | None = None
+        for day in step.days:
+            if day not in self._buffer:
+                ahead = self._coming[:DAYS_READ_AT_ONCE]
+                batches = self._source.on(ahead)
+                self._sums.admit(batches)
+                self._buffer = dict(zip(ahead, batches, strict=True))
+            self._coming.pop(0)
+            today = self._buffer.pop(day)
+            self._sums.add(today)
+        if today is None:
+            # The jump led right to the boundary, past the day that is to be ranked.
+            day = step.boundary - ONE_DAY
+            needs_day = Granularity.DAILY in self._evaluations.get(day, ())
+            today = self._source.on([day])[0] if needs_day else Sums.empty()
+        return today
+
+
+def _evaluate(
+    sums: RunningSums,
+    granularity: Granularity,
+    day: date,
+    today: Sums,
+    board_terms: BoardTerms,
+    first_event_day: date,
+    method: RankMethod,
+) -> Boards | None:
+    """The boards of one granularity as of `day`, with the sums standing after it; None if none."""
+    if granularity is Granularity.DAILY:
+        codes, points = today.codes, today.points
+        starts: Callable[[Int32], NDArray[np.datetime64]] = _constant(day)
+    elif granularity is Granularity.TERM:
+        codes, points, starts = _term_window(sums, day, board_terms)
+    else:
+        start = window_start(granularity, day, term=None, first_event_day=first_event_day)
+        assert start is not None
+        mark = None if granularity is Granularity.ALL_TIME else sums.marked(start)
+        codes, points = _window(sums, mark)
+        starts = _constant(start)
+    if not len(codes):
+        return None
+    ranking = rank(boards_of(codes), codes, points, method)
+    return Boards(granularity, day, starts(ranking.boards), ranking)
+
+
+def _constant(day: date) -> Callable[[Int32], NDArray[np.datetime64]]:
+    return lambda boards: np.full(len(boards), np.datetime64(day, "D"))
+
+
+def _window(
+    sums: RunningSums, mark: tuple[Int64, Int64] | None, among: NDArray[np.bool_] | None = None
+) -> tuple[Int64, Int64]:
+    """Codes and points of the pairs with an event since the mark, of those in `among`."""
+    points, events = sums.points, sums.events
+    ranked = events > (mark[1] if mark is not None else 0)
+    if among is not None:
+        ranked &= among
+    at = np.flatnonzero(ranked)
+    window = points[at] - mark[0][at] if mark is not None else points[at]
+    return sums.codes[at], window
+
+
+def _term_window(
+    sums: RunningSums, day: date, board_terms: BoardTerms
+) -> tuple[Int64, Int64, Callable[[Int32], NDArray[np.datetime64]]]:
+    parts: list[tuple[Int64, Int64]] = []
+    held = board_terms.on(day)
+    for term, index in held:
+        among = None
+        if index is not None:
+            assert board_terms.own is not None
+            among = board_terms.own[boards_of(sums.codes)] == index
+        parts.append(_window(sums, sums.marked(term.starts_on), among))
+    if not parts:
+        return np.empty(0, np.int64), np.empty(0, np.int64), _constant(day)
+    codes = np.concatenate([codes for codes, _ in parts])
+    points = np.concatenate([points for _, points in parts])
+    if len(parts) > 1:
+        order = np.argsort(codes)
+        codes, points = codes[order], points[order]
+
+    def starts(boards: Int32) -> NDArray[np.datetime64]:
+        if board_terms.own is None:
+            return _constant(held[0][0].starts_on)(boards)
+        firsts = np.array([term.starts_on for term in board_terms.terms], dtype="datetime64[D]")
+        return firsts[board_terms.own[boards]]
+
+    return codes, points, starts

@@ -1,0 +1,286 @@
+"""Point events by local day, and the aggregates and totals made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import DayRange, instants_around
+from lb_pipelines.core.ranking import Int64
+from lb_pipelines.core.words import BoardType
+from lb_pipelines.db import copy, queries
+from lb_pipelines.db.copy import POSTGRES_EPOCH_MICROSECONDS, Int4Array, Int8Array
+from lb_pipelines.db.engine import Connection
+
+# The four keys of a cell, in the order in which cells are sorted.
+KEYS = ("students", "classes", "subjects", "campuses")
+_CHECKSUM_MODULUS = 2**31
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Points per (student, class, subject, campus): columns of equal length, keys with 0 for none.
+
+    `keys` int64[4, n] in the order of `KEYS`, `points` int64[n], `events` int64[n].
+    """
+
+    keys: Int64
+    points: Int64
+    events: Int64
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def content(self) -> Iterator[bytes]:
+        """The bytes that say whether two sets of cells are equal."""
+        yield from (column.tobytes() for column in (*self.keys, self.points, self.events))
+
+
+@dataclass(frozen=True)
+class DayEvents:
+    """The events of a local day: ACTIVE ones as ungrouped cells, and what was read to get them.
+
+    `source_rows` counts VOIDED events too; `source_checksum` changes with any `updated_at`.
+    """
+
+    cells: Cells
+    source_rows: int
+    source_checksum: int
+    watermark: datetime | None
+
+
+@dataclass(frozen=True)
+class DayState:
+    """An aggregated day without its cells."""
+
+    day: date
+    revision: int
+    watermark: datetime | None
+    cells: int
+
+
+def first_event(connection: Connection, institution: Institution) -> datetime | None:
+    """The instant of the institution's first event of any status."""
+    found: datetime | None = queries.aggregates.first_event(
+        connection, institution_key=institution.key
+    )
+    return found
+
+
+@contextmanager
+def exclusive(connection: Connection, institution: Institution) -> Iterator[None]:
+    """Hold the institution's aggregates alone, over several transactions of this connection.
+
+    Reading events, deciding and writing must not interleave with another writer, and revisions
+    must be committed in the order in which they were drawn.
+    """
+    queries.aggregates.lock(connection, institution_key=institution.key)
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            queries.aggregates.unlock(connection, institution_key=institution.key)
+
+
+def events_of_days(
+    connection: Connection, institution: Institution, days: DayRange
+) -> list[DayEvents]:
+    """The events of each of these days, in their order."""
+    low, high = instants_around(days, institution.zone)
+    columns = copy.read_fixed(
+        connection,
+        queries.aggregates.events_of_days.sql.rstrip().rstrip(";"),
+        {
+            "zone": institution.time_zone,
+            "first": days.first,
+            "last": days.last,
+            "institution_key": institution.key,
+            "low": low,
+            "high": high,
+        },
+        {
+            "day": "i4",
+            "students": "i4",
+            "classes": "i4",
+            "subjects": "i4",
+            "campuses": "i4",
+            "amount": "i4",
+            "active": "i4",
+            "updated_at": "i8",
+        },
+    )
+    order = np.argsort(columns["day"], kind="stable")
+    cuts = np.searchsorted(columns["day"][order], np.arange(len(days) + 1))
+    return [_day_events(columns, order[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def _day_events(columns: Mapping[str, np.ndarray[Any, Any]], rows: Int64) -> DayEvents:
+    updated = columns["updated_at"][rows] + POSTGRES_EPOCH_MICROSECONDS
+    active = rows[columns["active"][rows] == 1]
+    return DayEvents(
+        Cells(
+            np.stack([columns[name][active].astype(np.int64) for name in KEYS]),
+            columns["amount"][active].astype(np.int64),
+            np.ones(len(active), np.int64),
+        ),
+        len(rows),
+        int((updated % _CHECKSUM_MODULUS).sum()),
+        datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(updated.max()))
+        if len(rows)
+        else None,
+    )
+
+
+def content_hash(connection: Connection, institution: Institution, day: date) -> bytes | None:
+    """The hash of the stored aggregate of a day; None where there is none."""
+    found: bytes | None = queries.aggregates.content_hash(
+        connection, institution_key=institution.key, day=day
+    )
+    return found
+
+
+def touch(
+    connection: Connection, institution: Institution, day: date, read: DayEvents, run_id: str
+) -> None:
+    """Note that the day's events were read again and gave the same cells."""
+    queries.aggregates.touch(
+        connection,
+        institution_key=institution.key,
+        day=day,
+        source_rows=read.source_rows,
+        source_checksum=read.source_checksum,
+        watermark=read.watermark,
+        run_id=run_id,
+    )
+
+
+def replace(
+    connection: Connection,
+    institution: Institution,
+    day: date,
+    read: DayEvents,
+    cells: Cells,
+    hash_: bytes,
+    run_id: str,
+) -> None:
+    """Write a day's aggregate with a new revision and drop the totals that held the old one."""
+    queries.aggregates.replace(
+        _Cursor(connection),
+        institution_key=institution.key,
+        day=day,
+        source_rows=read.source_rows,
+        source_checksum=read.source_checksum,
+        watermark=read.watermark,
+        run_id=run_id,
+        content_hash=hash_,
+        cells=len(cells),
+        **_columns(cells),
+    )
+    queries.aggregates.drop_totals(connection, institution_key=institution.key, day=day)
+
+
+def states(connection: Connection, institution: Institution, last: date) -> list[DayState]:
+    """All aggregated days up to `last`, ascending."""
+    rows = queries.aggregates.states(connection, institution_key=institution.key, last=last)
+    return [DayState(*row) for row in rows]
+
+
+def sums_of_days(
+    connection: Connection, institution: Institution, type: BoardType, days: DayRange
+) -> Iterator[tuple[date, Int64, Int64, Int64, Int64]]:
+    """(day, reference keys, student keys, points, events) of each aggregated day."""
+    query = getattr(queries.aggregates, f"cells_of_{type.lower()}")
+    rows = query(
+        _Cursor(connection), institution_key=institution.key, first=days.first, last=days.last
+    )
+    yield from rows
+
+
+def total_before(
+    connection: Connection,
+    institution: Institution,
+    type: BoardType,
+    before: date,
+    through_revision: int,
+) -> tuple[Int64, Int64, Int64, Int64] | None:
+    """(reference keys, student keys, points, events) of a stored total of that very state."""
+    query = getattr(queries.aggregates, f"totals_of_{type.lower()}")
+    row: tuple[Int64, Int64, Int64, Int64] | None = query(
+        _Cursor(connection),
+        institution_key=institution.key,
+        before=before,
+        through_revision=through_revision,
+    )
+    return row
+
+
+def cells_of_days(
+    connection: Connection, institution: Institution, days: DayRange
+) -> Iterator[Cells]:
+    """The full cells of each aggregated day."""
+    for row in queries.aggregates.cells(
+        _Cursor(connection), institution_key=institution.key, first=days.first, last=days.last
+    ):
+        yield _cells(row)
+
+
+def stored_totals(connection: Connection, institution: Institution) -> dict[date, int]:
+    """The through_revision of every stored total, by its cut."""
+    return dict(queries.aggregates.stored_totals(connection, institution_key=institution.key))
+
+
+def total(connection: Connection, institution: Institution, before: date) -> Cells:
+    """The full cells of a stored total; raises KeyError where there is none."""
+    row = queries.aggregates.totals(
+        _Cursor(connection), institution_key=institution.key, before=before
+    )
+    if row is None:
+        raise KeyError(before)
+    return _cells(row)
+
+
+def store_total(
+    connection: Connection,
+    institution: Institution,
+    before: date,
+    through_revision: int,
+    cells: Cells,
+) -> None:
+    """Keep the sum of all days before a cut."""
+    queries.aggregates.store_total(
+        _Cursor(connection),
+        institution_key=institution.key,
+        before=before,
+        through_revision=through_revision,
+        **_columns(cells),
+    )
+
+
+def _cells(row: Sequence[Any]) -> Cells:
+    *keys, points, events = (column.astype(np.int64, copy=False) for column in row)
+    return Cells(np.stack(keys), points, events)
+
+
+def _columns(cells: Cells) -> dict[str, Any]:
+    return {
+        **{name: Int4Array(column) for name, column in zip(KEYS, cells.keys, strict=True)},
+        "points": Int8Array(cells.points),
+        "events": Int4Array(cells.events),
+    }
+
+
+class _Cursor:
+    """A connection to aiosql's eyes, whose cursors speak NumPy arrays."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def cursor(self, *_: Any, **__: Any) -> Any:
+        return copy.array_cursor(self._connection)

@@ -1,0 +1,106 @@
+"""Students, boards and enrollments of an institution, as ordinals in the order of their ids.
+
+An ordinal is a position in the ascending list of ids; ascending ordinals are ascending ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from lb_pipelines.core.enrolment import ALWAYS, NEVER, Enrolment, merge
+from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import Term
+from lb_pipelines.core.ranking import Int32, Int64
+from lb_pipelines.core.sums import pair_codes
+from lb_pipelines.core.timeline import BoardTerms
+from lb_pipelines.core.words import BoardType
+from lb_pipelines.db import copy, queries
+from lb_pipelines.db.engine import Connection
+
+_DAYS_1970_TO_2000 = 10_957
+
+
+@dataclass(frozen=True)
+class Index:
+    """Ids and keys in the order of the ids: `ids` string[n], `keys` int64[n]."""
+
+    ids: pa.Array
+    keys: Int64
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def ordinals(self, keys: Int64) -> Int32:
+        """The ordinal of each key; -1 for a key that is not in the index."""
+        if not len(self.keys):
+            return np.full(len(keys), -1, np.int32)
+        lowest, highest = int(self.keys.min()), int(self.keys.max())
+        table = np.full(highest - lowest + 2, -1, np.int32)
+        table[self.keys - lowest] = np.arange(len(self.keys), dtype=np.int32)
+        inside = (keys >= lowest) & (keys <= highest)
+        return table[np.where(inside, keys - lowest, len(table) - 1)]
+
+
+def students(connection: Connection, institution: Institution) -> Index:
+    """All students of the institution."""
+    table = copy.read_csv(
+        connection,
+        _text(queries.directory.students),
+        {"institution_key": institution.key},
+        pa.schema([("key", pa.int64()), ("id", pa.string())]),
+    )
+    return _index(table)
+
+
+def boards(
+    connection: Connection, institution: Institution, type: BoardType, terms: list[Term]
+) -> tuple[Index, BoardTerms]:
+    """All boards of one type, and which term's TERM board each has."""
+    table = copy.read_csv(
+        connection,
+        _text(getattr(queries.directory, f"boards_of_{type.lower()}")),
+        {"institution_key": institution.key},
+        pa.schema([("key", pa.int64()), ("term", pa.string()), ("id", pa.string())]),
+    )
+    own = None
+    if type is BoardType.CLASS:
+        position = {term.id: at for at, term in enumerate(terms)}
+        own = np.array([position[term] for term in table["term"].to_pylist()], dtype=np.int32)
+    return _index(table), BoardTerms(terms, own)
+
+
+def enrolment(
+    connection: Connection,
+    institution: Institution,
+    type: BoardType,
+    boards: Index,
+    students: Index,
+) -> Enrolment:
+    """Who is enrolled on each board, and when."""
+    columns = copy.read_fixed(
+        connection,
+        _text(getattr(queries.directory, f"enrolled_of_{type.lower()}")),
+        {"institution_key": institution.key},
+        {"board": "i4", "student": "i4", "begin": "i4", "end": "i4"},
+    )
+    # -infinity and infinity come as the ends of int32.
+    begins, ends = (
+        np.clip(columns[name].astype(np.int64) + _DAYS_1970_TO_2000, ALWAYS, NEVER)
+        for name in ("begin", "end")
+    )
+    codes = pair_codes(
+        boards.ordinals(columns["board"].astype(np.int64)),
+        students.ordinals(columns["student"].astype(np.int64)),
+    )
+    return merge(len(boards), codes, begins, ends)
+
+
+def _index(table: pa.Table) -> Index:
+    return Index(table["id"].combine_chunks(), table["key"].to_numpy())
+
+
+def _text(query: object) -> str:
+    return str(query.sql).rstrip().rstrip(";")  # type: ignore[attr-defined]

@@ -1,0 +1,64 @@
+-- What has been materialized, and from which state of the events.
+
+-- name: claim(institution_key, asset, day, through_revision, boards, run_id, code_version)$
+-- Locks the day for this transaction. No row comes back where a later state already stands.
+INSERT INTO lb.materialized_days AS m (
+    institution_key, asset, day, through_revision, boards, run_id, code_version)
+VALUES (:institution_key, :asset, :day, :through_revision, :boards, :run_id, :code_version)
+ON CONFLICT (institution_key, asset, day) DO UPDATE SET
+    through_revision = excluded.through_revision, boards = excluded.boards,
+    run_id = excluded.run_id, code_version = excluded.code_version, materialized_at = now()
+WHERE m.through_revision <= excluded.through_revision
+RETURNING true;
+
+-- name: materialized(institution_key, asset, first, last)
+SELECT day, through_revision, boards, run_id
+FROM lb.materialized_days
+WHERE institution_key = :institution_key AND asset = :asset AND day BETWEEN :first AND :last
+ORDER BY day;
+
+-- name: outdated_days(institution_key)
+-- Days of which some asset was made from an older state than the aggregates now have.
+WITH revisions AS (
+    SELECT day, max(revision) OVER (ORDER BY day) AS through_revision
+    FROM lb.point_aggregates
+    WHERE institution_key = :institution_key
+)
+SELECT DISTINCT m.day
+FROM lb.materialized_days m
+CROSS JOIN LATERAL (
+    SELECT r.through_revision FROM revisions r WHERE r.day <= m.day ORDER BY r.day DESC LIMIT 1
+) AS now_
+WHERE m.institution_key = :institution_key AND m.asset <> 'point_aggregates'
+  AND m.through_revision < now_.through_revision
+ORDER BY m.day;
+
+-- name: materialized_days_since(institution_key, day)
+SELECT DISTINCT day FROM lb.materialized_days
+WHERE institution_key = :institution_key AND day >= :day
+ORDER BY day;
+
+-- name: changed_days(institution_key, zone, updated_since)
+-- Local days whose events are no longer those that their aggregate was made from. Only days with
+-- an event updated since then are looked at; up to the last aggregated day.
+WITH touched AS (
+    SELECT DISTINCT (occurred_at AT TIME ZONE :zone)::date AS day
+    FROM lb.student_points
+    WHERE institution_key = :institution_key AND updated_at >= :updated_since
+), present AS (
+    SELECT t.day, count(*) AS source_rows,
+           sum((extract(epoch FROM p.updated_at) * 1000000)::bigint & 2147483647)::bigint AS source_checksum
+    FROM touched t
+    JOIN lb.student_points p
+      ON p.institution_key = :institution_key
+     AND p.occurred_at >= (t.day - 1)::timestamp AT TIME ZONE :zone
+     AND p.occurred_at < (t.day + 2)::timestamp AT TIME ZONE :zone
+     AND (p.occurred_at AT TIME ZONE :zone)::date = t.day
+    GROUP BY t.day
+)
+SELECT p.day
+FROM present p
+LEFT JOIN lb.point_aggregates a ON a.institution_key = :institution_key AND a.day = p.day
+WHERE (a.source_rows, a.source_checksum) IS DISTINCT FROM (p.source_rows, p.source_checksum)
+  AND p.day <= (SELECT max(day) FROM lb.point_aggregates WHERE institution_key = :institution_key)
+ORDER BY p.day;
