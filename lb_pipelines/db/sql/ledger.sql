@@ -40,16 +40,21 @@ ORDER BY day;
 
 -- name: changed_days(institution_key, zone, updated_since)
 -- Local days whose events are no longer those that their aggregate was made from. Only days with
--- an event updated since then are looked at; up to the last aggregated day.
+-- an event updated since then, or with an event moved away (source_checksum -1), are looked at;
+-- up to the last aggregated day.
 WITH touched AS (
-    SELECT DISTINCT (occurred_at AT TIME ZONE :zone)::date AS day
+    SELECT (occurred_at AT TIME ZONE :zone)::date AS day
     FROM lb.student_points
     WHERE institution_key = :institution_key AND updated_at >= :updated_since
+    UNION
+    SELECT day FROM lb.point_aggregates
+    WHERE institution_key = :institution_key AND source_checksum = -1
 ), present AS (
-    SELECT t.day, count(*) AS source_rows,
-           sum((extract(epoch FROM p.updated_at) * 1000000)::bigint & 2147483647)::bigint AS source_checksum
+    SELECT t.day, count(p.event_id) AS source_rows,
+           coalesce(sum((extract(epoch FROM p.updated_at) * 1000000)::bigint & 2147483647), 0)::bigint
+               AS source_checksum
     FROM touched t
-    JOIN lb.student_points p
+    LEFT JOIN lb.student_points p
       ON p.institution_key = :institution_key
      AND p.occurred_at >= (t.day - 1)::timestamp AT TIME ZONE :zone
      AND p.occurred_at < (t.day + 2)::timestamp AT TIME ZONE :zone

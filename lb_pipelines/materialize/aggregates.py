@@ -1,0 +1,201 @@
+"""`point_aggregates`: the events of a local day, summed per (student, class, subject, campus).
+
+A day is aggregated anew each time; where that gives the same cells, nothing that was made from it
+becomes stale. Totals before months and terms are kept here too, made when first needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import date
+from hashlib import blake2b
+
+import numpy as np
+
+from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import ONE_DAY, DayRange, contiguous_ranges, local_day
+from lb_pipelines.core.ranking import Int64
+from lb_pipelines.db.engine import Connection, Database
+from lb_pipelines.db.repositories import aggregates as repository
+from lb_pipelines.db.repositories import ledger
+from lb_pipelines.db.repositories.aggregates import Cells
+from lb_pipelines.materialize.results import DayResult, Provenance
+
+ASSET = "point_aggregates"
+# Days read from the events at once: large enough to spare round trips, small enough for memory.
+DAYS_AT_ONCE = 8
+
+
+def materialize(
+    database: Database, institution: Institution, days: DayRange, provenance: Provenance
+) -> Iterator[DayResult]:
+    """Aggregate every day of the range, one transaction a day, in ascending order.
+
+    `rows` of a result are cells; `numbers` are events, voided events and points of the day.
+    """
+    with database.autocommit() as connection, repository.exclusive(connection, institution):
+        chunk_first = days.first
+        while chunk_first <= days.last:
+            chunk = DayRange(chunk_first, min(days.last, chunk_first + (DAYS_AT_ONCE - 1) * ONE_DAY))
+            started = time.perf_counter()
+            for day, read in zip(
+                chunk, repository.events_of_days(connection, institution, chunk), strict=True
+            ):
+                with connection.transaction():
+                    result = _write_day(connection, institution, day, read, provenance, started)
+                yield result
+                started = time.perf_counter()
+            chunk_first = chunk.last + ONE_DAY
+
+
+def ensure(
+    database: Database, institution: Institution, last: date, provenance: Provenance
+) -> None:
+    """Aggregate every day up to `last` that has never been, from the first event on.
+
+    The all-time boards of any day need all days before it, whether somebody asked for them or not.
+    """
+    with database.transaction() as connection:
+        first_event = repository.first_event(connection, institution)
+        known = {state.day for state in repository.states(connection, institution, last)}
+    if first_event is None:
+        return
+    # One day earlier: where clocks go back across midnight, a later instant can be an earlier day.
+    first = local_day(first_event, institution.zone) - ONE_DAY
+    if first > last:
+        return
+    for missing in contiguous_ranges(day for day in DayRange(first, last) if day not in known):
+        for _ in materialize(database, institution, missing, provenance):
+            pass
+
+
+def ensure_totals(database: Database, institution: Institution, cuts: list[date]) -> None:
+    """Store the totals before these cuts, except those that stand and are current.
+
+    Safe beside a writer of aggregates: a total says which state it sums, and readers check it.
+    """
+    for cut in sorted(cuts):
+        with database.transaction(snapshot=True) as connection:
+            made = _sum_before(connection, institution, cut)
+        if made is not None:
+            through_revision, cells = made
+            with database.transaction() as connection:
+                repository.store_total(connection, institution, cut, through_revision, cells)
+
+
+def group(keys: Int64, points: Int64, events: Int64) -> Cells:
+    """Sum cells with equal keys; the result is sorted by student, class, subject, campus."""
+    if not len(points):
+        return Cells(keys.reshape(4, 0), points, events)
+    order = _order(keys)
+    keys = keys[:, order]
+    opens = np.ones(len(order), dtype=bool)
+    opens[1:] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
+    begins = np.flatnonzero(opens)
+    return Cells(
+        keys[:, begins],
+        np.add.reduceat(points[order], begins),
+        np.add.reduceat(events[order], begins),
+    )
+
+
+def _order(keys: Int64) -> Int64:
+    """The permutation that sorts cells by their keys; one packed integer a cell where they fit."""
+    bits = [int(column.max()).bit_length() for column in keys]
+    if sum(bits) > 63:
+        return np.lexsort(keys[::-1])
+    packed = np.zeros(keys.shape[1], np.int64)
+    for column, width in zip(keys, bits, strict=True):
+        packed <<= width
+        packed |= column
+    return np.argsort(packed, kind="stable")
+
+
+def _write_day(
+    connection: Connection,
+    institution: Institution,
+    day: date,
+    read: repository.DayEvents,
+    provenance: Provenance,
+    started: float,
+) -> DayResult:
+    cells = group(read.cells.keys, read.cells.points, read.cells.events)
+    digest = blake2b(digest_size=16)
+    for part in cells.content:
+        digest.update(part)
+    fresh = digest.digest()
+    changed = repository.content_hash(connection, institution, day) != fresh
+    if changed:
+        repository.replace(connection, institution, day, read, cells, fresh, provenance.run_id)
+    else:
+        repository.touch(connection, institution, day, read, provenance.run_id)
+    ledger.claim(
+        connection,
+        institution,
+        ASSET,
+        day,
+        through_revision=0,
+        boards=len(cells),
+        run_id=provenance.run_id,
+        code_version=provenance.code_version,
+    )
+    events = len(read.cells)
+    return DayResult(
+        institution.id,
+        ASSET,
+        day,
+        rows=len(cells),
+        written=len(cells) if changed else 0,
+        seconds=time.perf_counter() - started,
+        numbers={
+            "events": events,
+            "voided_events": read.source_rows - events,
+            "points": int(cells.points.sum()),
+            "students": len(np.unique(cells.keys[0])),
+        },
+    )
+
+
+def _sum_before(
+    connection: Connection, institution: Institution, cut: date
+) -> tuple[int, Cells] | None:
+    """(through_revision, cells) of all days before `cut`; None where that total is stored.
+
+    Goes on from the latest stored total that is current, a month of days at a time.
+    """
+    revisions: dict[date, int] = {}
+    highest = 0
+    first = None
+    for state in repository.states(connection, institution, cut - ONE_DAY):
+        first = first or state.day
+        highest = max(highest, state.revision)
+        revisions[state.day + ONE_DAY] = highest
+    if first is None:
+        return None
+    current = [
+        before
+        for before, through in repository.stored_totals(connection, institution).items()
+        if before <= cut and revisions.get(before) == through
+    ]
+    if cut in current:
+        return None
+    if current:
+        position = max(current)
+        parts = [repository.total(connection, institution, position)]
+    else:
+        position, parts = first, []
+    while position < cut:
+        last = min(position + 30 * ONE_DAY, cut - ONE_DAY)
+        parts += repository.cells_of_days(connection, institution, DayRange(position, last))
+        parts = [_concatenate(parts)]
+        position = last + ONE_DAY
+    return highest, _concatenate(parts)
+
+
+def _concatenate(parts: list[Cells]) -> Cells:
+    return group(
+        np.concatenate([part.keys for part in parts], axis=1),
+        np.concatenate([part.points for part in parts]),
+        np.concatenate([part.events for part in parts]),
+    )
