@@ -1,68 +1,95 @@
-"""A day's boards at a glance: the few that a person wants to see first."""
+"""Writing the rows of one (institution, type, day): snapshots and trends, each as a whole.
+
+A day is replaced, never appended to: what is new comes in, what changed is rewritten, what is no
+longer there goes, and an equal row is not touched. The first time, COPY goes straight into the
+table; later through a temporary table and one statement.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.words import BoardType
-from lb_pipelines.db import queries
+from lb_pipelines.db import copy, queries
 from lb_pipelines.db.engine import Connection
+
+Columns = Sequence[Iterable[bytes | None]]
 
 
 @dataclass(frozen=True)
 class Leader:
-    """One of the first entries of a board."""
+    """Who leads a board as of a day, and since which day without a break."""
 
     student_id: str
-    points: int
+    since: date
 
 
-@dataclass(frozen=True)
-class BoardGlance:
-    """The largest board of a granularity; `name` is the class's, subject's or campus's."""
+def replace_snapshots(
+    connection: Connection, institution: Institution, type: BoardType, day: date, columns: Columns
+) -> int:
+    """Make the day's snapshots these rows, archived ones apart; gives the number written.
 
-    granularity: str
-    name: str
-    ranked: int
-    leaders: list[Leader]
-
-
-@dataclass(frozen=True)
-class TrendGlance:
-    """What has moved on the largest board of a granularity."""
-
-    granularity: str
-    name: str
-    baseline: date
-    ranked: int
-    ranked_change: int
-    leader_id: str
-    leader_days: int
-    retained_share: float | None
+    `columns` in the order of `copy_in` in snapshots.sql, as binary fields.
+    """
+    return _replace(connection, queries.snapshots, institution, type, day, columns)
 
 
-def largest_snapshots(
-    connection: Connection, institution: Institution, type: BoardType, day: date
-) -> list[BoardGlance]:
-    """Of each granularity the board with the most ranked students, with its first three."""
-    rows = queries.boards.largest_snapshots(
-        connection, institution_id=institution.id, type=type, day=day
+def replace_trends(
+    connection: Connection, institution: Institution, type: BoardType, day: date, columns: Columns
+) -> int:
+    """Make the day's trends these rows and join later days' leads; gives the number written.
+
+    `columns` in the order of `copy_in` in trends.sql, as binary fields.
+    """
+    written = _replace(connection, queries.trends, institution, type, day, columns)
+    queries.trends.join_later_leads(
+        connection, institution_id=institution.id, type=type.value, day=day
     )
-    return [
-        BoardGlance(
-            granularity, name, ranked, [Leader(e["studentId"], e["points"]) for e in leaders]
-        )
-        for granularity, name, ranked, leaders in rows
-    ]
+    return written
 
 
-def largest_trends(
+def leaders(
     connection: Connection, institution: Institution, type: BoardType, day: date
-) -> list[TrendGlance]:
-    """Of each granularity the trend of the board with the most ranked students."""
-    rows = queries.boards.largest_trends(
-        connection, institution_id=institution.id, type=type, day=day
+) -> dict[tuple[str, str], Leader]:
+    """The leader of every board in the day's trends, by (reference id, granularity)."""
+    rows = queries.trends.leaders(
+        connection, institution_id=institution.id, type=type.value, day=day
     )
-    return [TrendGlance(*row) for row in rows]
+    return {(reference, granularity): Leader(*rest) for reference, granularity, *rest in rows}
+
+
+def _replace(
+    connection: Connection,
+    table: Any,
+    institution: Institution,
+    type: BoardType,
+    day: date,
+    columns: Columns,
+) -> int:
+    which = {"institution_id": institution.id, "type": type.value, "day": day}
+    if not table.any_of_day(connection, **which):
+        first = _Counted(columns[0])
+        copy.write_rows(connection, table.copy_in.sql.rstrip().rstrip(";"), [first, *columns[1:]])
+        return first.seen
+    table.prepare_stage(connection)
+    copy.write_rows(connection, table.copy_to_stage.sql.rstrip().rstrip(";"), columns)
+    written: int = table.upsert(connection, **which)
+    written += table.remove_vanished(connection, **which)
+    return written
+
+
+class _Counted:
+    """An iterable that remembers how many elements went through it."""
+
+    def __init__(self, values: Iterable[bytes | None]) -> None:
+        self._values = values
+        self.seen = 0
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        for value in self._values:
+            self.seen += 1
+            yield value
