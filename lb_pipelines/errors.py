@@ -96,3 +96,15 @@ class ImportRefused(LeaderboardError):
 
 class DatabaseUnavailable(LeaderboardError):
     """The server cannot be reached, is not of a supported version, or lacks the schema."""
+
+
+class InvalidEnvironment(LeaderboardError):
+    """An environment variable that cannot be used."""
+
+    def __init__(self, variable: str, value: str, expected: str) -> None:
+        super().__init__(f"{variable} is {value!r}", f"Set it to {expected}, or leave it unset")
+        self.variable = variable
+
+
+class RunFailed(LeaderboardError):
+    """`make run` could not bring up, or keep up, one of its parts."""

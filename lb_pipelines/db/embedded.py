@@ -138,7 +138,7 @@ class EmbeddedServer:
                     self._initialize(cluster, binaries, user)
                     self._launch(cluster, binaries, user)
                 self._create_database(cluster)
-                return self._url(cluster, DATABASE_NAME)
+                return self.url
             except BaseException:
                 self._leave()
                 raise
@@ -163,6 +163,11 @@ class EmbeddedServer:
                 return
             with alone:
                 self._shut_down()
+
+    @property
+    def url(self) -> str:
+        """The URL of the project's database on this server, whether it runs or not."""
+        return self._url(self._existing_cluster(), DATABASE_NAME)
 
     def running(self) -> bool:
         """Whether this cluster's server accepts connections (a foreign one never counts)."""

@@ -1,0 +1,106 @@
+"""What the environment decides, read once into a `Settings`; nothing is read at import.
+
+| Variable | Meaning | Default |
+|---|---|---|
+| LB_DATABASE_URL | any PostgreSQL 15 to 18 | an embedded server under LB_HOME |
+| LB_HOME | directory of the embedded server's data and of Dagster's state | `.lb` of the project |
+| LB_START_DAY | first day that is a partition | 2013-01-01 |
+| LB_LEAF_BUDGET | leaves up to which institutions get a subtree of their own | 3000 |
+| LB_UI_HOST, LB_UI_PORT | where the UI listens; the next free port from there on | 127.0.0.1, 3000 |
+
+Settings of one institution are not here but in its `metadata` (`core.institution`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from lb_pipelines.db.embedded import EmbeddedServer
+from lb_pipelines.db.engine import normalize_url
+from lb_pipelines.db.partitions import LEAF_BUDGET
+from lb_pipelines.errors import InvalidEnvironment
+
+# Before the first event of OULAD, the oldest public data of this kind; a partition that nothing
+# was materialized for costs nothing.
+START_DAY = date(2013, 1, 1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The project's settings; `from_env` makes them, a test can make its own."""
+
+    home: Path
+    external_url: str | None = None
+    start_day: date = START_DAY
+    leaf_budget: int = LEAF_BUDGET
+    ui_host: str = "127.0.0.1"
+    ui_port: int = 3000
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the variables; raises `InvalidEnvironment` naming one that cannot be used.
+
+        A variable that is set to nothing counts as not set.
+        """
+        given = os.environ if environment is None else environment
+        values = {name: value.strip() for name, value in given.items() if name.startswith("LB_")}
+        url = values.get("LB_DATABASE_URL") or None
+        if url is not None:
+            normalize_url(url)
+        return cls(
+            home=Path(values.get("LB_HOME") or _project() / ".lb").expanduser().absolute(),
+            external_url=url,
+            start_day=_day("LB_START_DAY", values, START_DAY),
+            leaf_budget=_whole("LB_LEAF_BUDGET", values, LEAF_BUDGET, 0, 100_000),
+            ui_host=values.get("LB_UI_HOST") or "127.0.0.1",
+            ui_port=_whole("LB_UI_PORT", values, 3000, 1, 65_535),
+        )
+
+    @property
+    def embedded(self) -> EmbeddedServer:
+        """The server under `home`; asking starts nothing."""
+        return EmbeddedServer(self.home / "postgres")
+
+    @property
+    def database_url(self) -> str:
+        """LB_DATABASE_URL, else the embedded server's, whether that runs or not."""
+        return self.external_url or self.embedded.url
+
+    @contextmanager
+    def server(self) -> Iterator[str]:
+        """The database's URL, with the embedded server running while the block lasts."""
+        if self.external_url is not None:
+            yield self.external_url
+            return
+        with self.embedded as url:
+            yield url
+
+
+def _project() -> Path:
+    """The checkout that this package is part of; for an installed package where one is."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "workspace.yaml").is_file() else Path.cwd()
+
+
+def _day(name: str, values: Mapping[str, str], default: date) -> date:
+    text = values.get(name)
+    if not text:
+        return default
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InvalidEnvironment(name, text, "a day like 2013-01-01") from None
+
+
+def _whole(name: str, values: Mapping[str, str], default: int, low: int, high: int) -> int:
+    text = values.get(name)
+    if not text:
+        return default
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise InvalidEnvironment(name, text, f"a whole number from {low} to {high}")
+    return int(text)
