@@ -30,7 +30,7 @@ class PartitionKey:
     month: date
 
     def __str__(self) -> str:
-        return f"{self.institution_id}_{self.type}_{self.month:%Y-%m}"
+        return f"{self.institution_id}_{self.type}_{self.month.isoformat()[:7]}"
 
     @classmethod
     def of(cls, institution_id: str, type: BoardType, day: date) -> PartitionKey:

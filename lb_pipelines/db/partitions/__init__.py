@@ -12,12 +12,23 @@ from lb_pipelines.db.partitions.leaves import (
     ensure_event_months,
     ensure_snapshot_months,
 )
+from lb_pipelines.db.partitions.maintenance import MaintenancePlan, MaintenanceReport, maintain
+from lb_pipelines.db.partitions.moves import demote, promote
 from lb_pipelines.db.partitions.patience import Patience
+from lb_pipelines.db.partitions.placement import Holding, Move, plan_placement
 
 __all__ = [
     "LEAF_BUDGET",
     "MONTHS_AHEAD",
+    "Holding",
+    "MaintenancePlan",
+    "MaintenanceReport",
+    "Move",
     "Patience",
+    "demote",
     "ensure_event_months",
     "ensure_snapshot_months",
+    "maintain",
+    "plan_placement",
+    "promote",
 ]

@@ -38,11 +38,11 @@ LEAF_BUDGET = 3_000
 MONTHS_AHEAD = 2
 """How many months after the current one maintenance keeps ready."""
 
-_PATIENCE = Patience()
+LEAF_PATIENCE = Patience()
 
 
 def ensure_event_months(
-    database: Database, first_month: date, last_month: date, *, patience: Patience = _PATIENCE
+    database: Database, first_month: date, last_month: date, *, patience: Patience = LEAF_PATIENCE
 ) -> list[str]:
     """Make the leaves of `student_points` for these months of UTC; returns the names made.
 
@@ -59,7 +59,7 @@ def ensure_snapshot_months(
     last_month: date,
     *,
     budget: int = LEAF_BUDGET,
-    patience: Patience = _PATIENCE,
+    patience: Patience = LEAF_PATIENCE,
 ) -> list[str]:
     """Make the leaves that an institution's snapshots and trends of these months go into.
 
@@ -113,9 +113,14 @@ def _may_settle(database: Database, institution_id: str, room_up_to: int) -> boo
     with database.transaction() as connection:
         if is_dedicated(connection, institution_id):
             return True
-        return queries.partitions.count_leaves(connection) <= room_up_to and not (
+        return count_leaves(connection) <= room_up_to and not (
             queries.partitions.has_rows(connection, institution_id=institution_id)
         )
+
+
+def count_leaves(connection: Connection) -> int:
+    """The leaves that count against the budget: those of snapshots and trends, `shared` too."""
+    return sum(1 for _ in queries.partitions.leaves(connection))
 
 
 def is_dedicated(connection: Connection, institution_id: str) -> bool:

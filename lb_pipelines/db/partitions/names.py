@@ -8,7 +8,7 @@ what PostgreSQL allows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -69,6 +69,16 @@ def top(owner: str, root: Root) -> str:
     return f"{owner}:all{root.suffix}"
 
 
+def owner_of(top_name: str) -> str:
+    """Whose subtree this top is: an institution id or `SHARED`."""
+    return top_name.partition(":")[0]
+
+
+def month_of(leaf_name: str) -> date:
+    """The month of a leaf below one of the roots."""
+    return date.fromisoformat(f"{leaf_name.partition(':')[0][-7:]}-01")
+
+
 def branch(owner: str, type: BoardType, root: Root) -> str:
     """The name of a subtree's branch of one type."""
     return f"{owner}:{type}{root.suffix}"
@@ -86,7 +96,7 @@ def board_leaf(owner: str, type: BoardType, month: date, root: Root) -> Leaf:
     )
 
 
-def board_leaves(owner: str, months: Iterator[date] | list[date]) -> list[Leaf]:
+def board_leaves(owner: str, months: Iterable[date]) -> list[Leaf]:
     """All leaves that these months of a subtree need, of both roots."""
     return [
         board_leaf(owner, type, month, root)

@@ -59,7 +59,7 @@ class Patience:
         for attempt in range(1, self.tries + 1):
             try:
                 with database.transaction() as connection:
-                    self.apply(connection)
+                    set_lock_timeout(connection, self.lock_timeout)
                     return work(connection)
             except _PASSING as error:
                 if attempt == self.tries:
@@ -68,10 +68,11 @@ class Patience:
             pause = min(2 * pause, self.longest_pause)
         raise AssertionError("unreachable")
 
-    def apply(self, connection: Connection) -> None:
-        """Let no statement of this transaction wait longer for a lock."""
-        milliseconds = sql.Literal(f"{max(1, round(self.lock_timeout * 1000))}ms")
-        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(milliseconds))
+
+def set_lock_timeout(connection: Connection, seconds: float) -> None:
+    """Let no statement of this transaction wait longer than this for a lock."""
+    milliseconds = sql.Literal(f"{max(1, round(seconds * 1000))}ms")
+    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(milliseconds))
 
 
 @contextmanager

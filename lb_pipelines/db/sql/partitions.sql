@@ -14,21 +14,52 @@ SELECT EXISTS (
     SELECT FROM pg_catalog.pg_class c
     WHERE c.relnamespace = 'lb_part'::regnamespace AND c.relname = CAST(:name AS name));
 
--- name: count_leaves()$
--- Leaves below the two roots that count against the budget (months of events do not).
+-- name: leaves()
+-- Every leaf that counts against the budget (months of events do not), with the top of its subtree.
 WITH RECURSIVE below AS (
-    SELECT i.inhrelid, c.relkind
+    SELECT i.inhrelid, c.relkind, c.relname AS top, c.relname
     FROM pg_catalog.pg_inherits i
     JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
     WHERE i.inhparent IN ('lb.leaderboard_snapshots'::regclass, 'lb.leaderboard_trends'::regclass)
   UNION ALL
-    SELECT i.inhrelid, c.relkind
+    SELECT i.inhrelid, c.relkind, below.top, c.relname
     FROM below
     JOIN pg_catalog.pg_inherits i ON i.inhparent = below.inhrelid
     JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
     WHERE below.relkind = 'p'
 )
-SELECT count(*) FROM below WHERE relkind = 'r';
+SELECT top::text, relname::text FROM below WHERE relkind = 'r' ORDER BY relname;
+
+-- name: institutions_by_size()
+-- Size is enrolments: known before the first snapshot, one count over one table, and steady, so
+-- that nobody moves because of a long history.
+SELECT i.id, i.status = 'ACTIVE', count(e.student_key)
+FROM lb.institutions i
+LEFT JOIN lb.enrollments e USING (institution_key)
+GROUP BY i.id, i.status
+ORDER BY i.id;
+
+-- name: shared_months_with_rows(institution_ids, months)
+-- One probe of an index per institution, month and tree, however many rows there are.
+SELECT i.id, m.month
+FROM unnest(CAST(:institution_ids AS text[])) AS i (id)
+CROSS JOIN unnest(CAST(:months AS date[])) AS m (month)
+WHERE EXISTS (
+        SELECT FROM lb_part."shared:all" s
+        WHERE s.institution_id = i.id
+          AND s.snapshot_date >= m.month AND s.snapshot_date < m.month + interval '1 month')
+   OR EXISTS (
+        SELECT FROM lb_part."shared:all:trends" t
+        WHERE t.institution_id = i.id
+          AND t.snapshot_date >= m.month AND t.snapshot_date < m.month + interval '1 month')
+ORDER BY i.id, m.month;
+
+-- name: written_columns(root)
+-- The columns of a root that a row brings itself (generated ones follow from them).
+SELECT attname::text
+FROM pg_catalog.pg_attribute
+WHERE attrelid = CAST(:root AS regclass) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+ORDER BY attnum;
 
 -- name: offers_lz4()$
 SELECT 'lz4' = ANY (enumvals) FROM pg_catalog.pg_settings WHERE name = 'default_toast_compression';
