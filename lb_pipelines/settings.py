@@ -6,7 +6,7 @@
 | LB_HOME | directory of the embedded server's data and of Dagster's state | `.lb` of the project |
 | LB_START_DAY | first day that is a partition | 2013-01-01 |
 | LB_LEAF_BUDGET | leaves up to which institutions get a subtree of their own | 3000 |
-| LB_UI_HOST, LB_UI_PORT | where the UI listens; the next free port from there on | 127.0.0.1, 3000 |
+| LB_UI_HOST, LB_UI_PORT | where the UI listens; the next free port from there | 127.0.0.1, 3000 |
 
 Settings of one institution are not here but in its `metadata` (`core.institution`).
 """
@@ -28,6 +28,7 @@ from lb_pipelines.errors import InvalidEnvironment
 # Before the first event of OULAD, the oldest public data of this kind; a partition that nothing
 # was materialized for costs nothing.
 START_DAY = date(2013, 1, 1)
+DAGSTER_SCHEMA = "dagster"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,20 @@ class Settings:
             return
         with self.embedded as url:
             yield url
+
+
+def dagster_storage_url(database_url: str) -> str:
+    """The URL under which Dagster keeps its own tables: the same database, schema `dagster`.
+
+    dagster-postgres speaks psycopg2, which SQLAlchemy no longer takes for granted.
+    """
+    url = normalize_url(database_url).set(drivername="postgresql+psycopg2")
+    options = f"{_text(url.query.get('options', ''))} -csearch_path={DAGSTER_SCHEMA}".strip()
+    return url.update_query_dict({"options": options}).render_as_string(hide_password=False)
+
+
+def _text(value: str | tuple[str, ...]) -> str:
+    return value if isinstance(value, str) else " ".join(value)
 
 
 def _project() -> Path:

@@ -1,0 +1,68 @@
+# What a person types. `make` alone says what there is.
+# The virtual environment is made from requirements.lock, and made again only when that changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements.lock
+# A generated district, or the OULAD files of this directory: make run OULAD=../oulad
+OULAD ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types contracts pytest format lock clean
+
+help:
+	@echo "make run              start everything; the UI's address comes last; Ctrl-C stops it"
+	@echo "make run OULAD=DIR    the same on the Open University's data (CSV or Parquet) in DIR"
+	@echo "make test             ruff, mypy, import contracts and all tests"
+	@echo "make format           let ruff format and fix"
+	@echo "make lock             resolve requirements.lock again from setup.py"
+	@echo "make clean            delete the virtual environment, the data in .lb and all caches"
+
+# exec: signals reach Python itself, so that Ctrl-C and SIGTERM stop the same way.
+run: $(VENV)/.run
+	@exec $(BIN)/python -m lb_pipelines.run $(if $(OULAD),--oulad "$(OULAD)")
+
+test: lint types contracts pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/.dev
+	$(BIN)/pytest $(PYTEST)
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"Python 3.11 or later is needed, this is " + sys.version.split()[0] + "; make PYTHON=... names another")'
+	$(PYTHON) -m venv $(VENV)
+
+# The lock as constraints: `run` gets what the product needs, `test` what is in [dev] besides.
+# PIP_CONSTRAINT rather than --constraint, because it holds for the build of the package too.
+$(VENV)/.run: $(LOCK) setup.py | $(VENV)/bin/python
+	PIP_CONSTRAINT=$(LOCK) $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	PIP_CONSTRAINT=$(LOCK) $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+lock: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --upgrade --no-header \
+		--no-annotate --quiet --output-file $(LOCK) setup.py
+
+clean:
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m lb_pipelines.run --destroy; fi
+	rm -rf $(VENV) .lb *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
