@@ -33,9 +33,7 @@ class Enrolment:
         number = (day - _EPOCH).days
         begun = self.begin_boards[: np.searchsorted(self.begin_days, number, side="right")]
         ended = self.end_boards[: np.searchsorted(self.end_days, number, side="right")]
-        return np.bincount(begun, minlength=self.boards) - np.bincount(
-            ended, minlength=self.boards
-        )
+        return np.bincount(begun, minlength=self.boards) - np.bincount(ended, minlength=self.boards)
 
 
 def merge(boards: int, codes: Int64, begins: Int64, ends: Int64) -> Enrolment:

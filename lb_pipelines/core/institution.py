@@ -90,7 +90,7 @@ class Institution:
         return limits
 
     def validate(self) -> Institution:
-        """Return itself if active and all settings can be used; raise the error that says why not."""
+        """Return itself if active and every setting can be used, else raise what says why not."""
         if self.status != "ACTIVE":
             raise InactiveInstitution(self.id, self.status)
         _ = self.zone, self.rank_method, self._limits

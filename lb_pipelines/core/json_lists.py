@@ -38,7 +38,9 @@ def quoted(texts: pa.Array) -> pa.Array:
     )
 
 
-def numbers(values: np.ndarray[Any, Any], *, null_where: np.ndarray[Any, Any] | None = None) -> pa.Array:
+def numbers(
+    values: np.ndarray[Any, Any], *, null_where: np.ndarray[Any, Any] | None = None
+) -> pa.Array:
     """Whole numbers as JSON, `null` where the mask is true."""
     array = pa.array(values, mask=null_where).cast(pa.string())
     return array if null_where is None else pc.fill_null(array, "null")

@@ -30,7 +30,8 @@ class Ranking:
 
     `boards` int32[B]: the boards in ascending order, none of them empty.
     `starts` int64[B + 1]: board i's rows are `starts[i]:starts[i + 1]`.
-    `members` int64[R]: the pair code of each row (`core.sums`), `points` int64[R], `ranks` int32[R].
+    `members` int64[R]: the pair code of each row (`core.sums`);
+    `points` int64[R], `ranks` int32[R].
     `order` int64[R]: which row of the input each row was.
     """
 
@@ -53,9 +54,8 @@ class Ranking:
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
         return np.repeat(self.starts[:-1], counts) + within, offsets
 
-
     def find(self, members: Int64) -> tuple[Int32, Int64]:
-        """Rank and points of each of these members; rank 0 (and points 0) where one is not ranked."""
+        """Rank and points of each of these members; 0 and 0 for whoever is not ranked."""
         if not len(self.members):
             return np.zeros(len(members), np.int32), np.zeros(len(members), np.int64)
         codes, ranks, points = self._by_member

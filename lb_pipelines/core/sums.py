@@ -35,7 +35,7 @@ def students_of(codes: Int64) -> Int64:
 
 @dataclass(frozen=True)
 class Sums:
-    """`codes` int64[n] strictly ascending; `points` int64[n] and `events` int64[n] summed for each."""
+    """`codes` int64[n] strictly ascending; `points` and `events` int64[n] summed for each."""
 
     codes: Int64
     points: Int64

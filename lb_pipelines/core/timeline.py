@@ -119,7 +119,7 @@ class Plan:
 
 
 def plan(days: DayRange, board_terms: BoardTerms, first_event_day: date) -> Plan:
-    """Plan a pass over `days` for an institution whose first ACTIVE event lies on `first_event_day`.
+    """Plan a pass over `days`; `first_event_day` is the first with an ACTIVE event.
 
     Days before that have no boards; a range wholly before it gives an empty plan.
     """
@@ -134,7 +134,9 @@ def plan(days: DayRange, board_terms: BoardTerms, first_event_day: date) -> Plan
         for granularity in wanted:
             if granularity in (Granularity.DAILY, Granularity.ALL_TIME):
                 continue
-            terms = [t for t, _ in board_terms.on(day)] if granularity is Granularity.TERM else [None]
+            terms = (
+                [t for t, _ in board_terms.on(day)] if granularity is Granularity.TERM else [None]
+            )
             for term in terms:
                 start = window_start(granularity, day, term=term, first_event_day=first_event_day)
                 if start is not None and start > first_event_day:
@@ -184,9 +186,7 @@ def walk(
             continue
         found: list[tuple[Boards, Boards | None]] = []
         for granularity in plan.evaluations[day]:
-            boards = _evaluate(
-                sums, granularity, day, today, board_terms, first_event_day, method
-            )
+            boards = _evaluate(sums, granularity, day, today, board_terms, first_event_day, method)
             if boards is not None and day in plan.days:
                 found.append((boards, kept.get((granularity, baseline_day(granularity, day)))))
             if boards is not None and (granularity, day) in plan.baselines:

@@ -86,10 +86,7 @@ def write_rows(
             row = b"".join(
                 chain(
                     (head,),
-                    (
-                        null if field is None else length(len(field)) + field
-                        for field in fields
-                    ),
+                    (null if field is None else length(len(field)) + field for field in fields),
                 )
             )
             chunk.append(row)

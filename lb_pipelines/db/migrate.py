@@ -25,7 +25,7 @@ def _config(database: Database) -> Config:
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Migrate forward; does nothing where the schema is already there. Safe to run twice at once."""
+    """Migrate forward; does nothing where the schema is there. Safe to run twice at once."""
     database.check_server()
     with database.autocommit() as guard:
         guard.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))

@@ -37,7 +37,9 @@ def materialize(
     with database.autocommit() as connection, repository.exclusive(connection, institution):
         chunk_first = days.first
         while chunk_first <= days.last:
-            chunk = DayRange(chunk_first, min(days.last, chunk_first + (DAYS_AT_ONCE - 1) * ONE_DAY))
+            chunk = DayRange(
+                chunk_first, min(days.last, chunk_first + (DAYS_AT_ONCE - 1) * ONE_DAY)
+            )
             started = time.perf_counter()
             for day, read in zip(
                 chunk, repository.events_of_days(connection, institution, chunk), strict=True

@@ -18,7 +18,7 @@ from lb_pipelines.core.enrolment import Enrolment
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, contiguous_ranges
 from lb_pipelines.core.sums import Sums, pair_codes
-from lb_pipelines.core.timeline import BoardTerms, Boards
+from lb_pipelines.core.timeline import Boards, BoardTerms
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import aggregates as repository
@@ -41,12 +41,13 @@ class DayOfBoards:
 class Pass:
     """An open pass: `days` yields in ascending order; ids are by ordinal.
 
-    `student_ids` are plain texts, `student_literals` the same as JSON string literals.
+    `references` are the boards' ids as UTF-8; `student_ids` plain texts, `student_literals` the
+    same as JSON string literals.
     """
 
     institution: Institution
     type: BoardType
-    references: pa.Array
+    references: Sequence[bytes]
     student_ids: pa.Array
     student_literals: pa.Array
     enrolment: Enrolment
@@ -80,7 +81,7 @@ def opened(
         yield Pass(
             institution=institution,
             type=type,
-            references=boards.ids,
+            references=[id.encode() for id in boards.ids.to_pylist()],
             student_ids=students.ids,
             student_literals=json_lists.quoted(students.ids),
             enrolment=directory.enrolment(connection, institution, type, boards, students),
@@ -101,9 +102,7 @@ def _days(
             yield DayOfBoards(day, [], *history.state_on(day))
         return
     planned = timeline.plan(days, board_terms, first)
-    for day, boards in timeline.walk(
-        planned, source, board_terms, first, institution.rank_method
-    ):
+    for day, boards in timeline.walk(planned, source, board_terms, first, institution.rank_method):
         yield DayOfBoards(day, boards, *history.state_on(day))
 
 
@@ -114,11 +113,11 @@ class _History:
         self.first_event_day = next((state.day for state in states if state.cells), None)
         self._states: dict[date, tuple[int, datetime | None]] = {}
         self._days = [state.day for state in states]
-        revision, watermark = 0, None
+        revision = 0
+        watermark: datetime | None = None
         for state in states:
             revision = max(revision, state.revision)
-            if watermark is None or (state.watermark is not None and state.watermark > watermark):
-                watermark = state.watermark
+            watermark = max(filter(None, (watermark, state.watermark)), default=None)
             self._states[state.day] = revision, watermark
 
     def state_on(self, day: date) -> tuple[int, datetime | None]:
@@ -150,7 +149,7 @@ class _StoredPoints:
         self._history = history
 
     def before(self, cut: date) -> Sums:
-        """Sums over all days before `cut`: the stored total, else (it has become stale) the days."""
+        """Sums over all days before `cut`: the stored total, or the days if it became stale."""
         through_revision, _ = self._history.state_on(cut - ONE_DAY)
         stored = repository.total_before(
             self._connection, self._institution, self._type, cut, through_revision
@@ -163,7 +162,9 @@ class _StoredPoints:
             batches = [total, *self._read(days).values()]
             total = Sums.of(
                 *(
-                    pa.concat_arrays([pa.array(getattr(batch, name)) for batch in batches]).to_numpy()
+                    pa.concat_arrays(
+                        [pa.array(getattr(batch, name)) for batch in batches]
+                    ).to_numpy()
                     for name in ("codes", "points", "events")
                 )
             )

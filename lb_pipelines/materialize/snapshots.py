@@ -1,12 +1,7 @@
-"""`class_snapshots`, `subject_snapshots`, `campus_snapshots`: the boards of a day, stored.
-
-One pass over a contiguous range of days; one transaction per (institution, day).
-"""
+"""`class_snapshots`, `subject_snapshots`, `campus_snapshots`: the boards of a day, stored."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
 from itertools import chain, repeat
 
@@ -14,12 +9,14 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.snapshots import SnapshotRows, snapshot_rows
 from lb_pipelines.core.words import BoardType, Granularity
-from lb_pipelines.db import copy, partitions
+from lb_pipelines.db import copy
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import boards as repository
-from lb_pipelines.db.repositories import ledger
-from lb_pipelines.materialize import passes
+from lb_pipelines.db.repositories.boards import Columns
+from lb_pipelines.materialize import writing
+from lb_pipelines.materialize.passes import DayOfBoards, Pass
 from lb_pipelines.materialize.results import DayResult, Provenance
+from lb_pipelines.materialize.writing import PreparedDay
 
 
 def asset_name(type: BoardType) -> str:
@@ -34,92 +31,58 @@ def materialize(
     days: DayRange,
     provenance: Provenance,
 ) -> Iterator[DayResult]:
-    """Write the snapshots of every day of the range; yields each day after its commit.
+    """Write the snapshots of every day of the range in one pass; yields each after its commit.
 
     Rows that are archived stay as they are. `numbers` of a result: boards by granularity and
-    ranked students over all time.
+    `ranked`, the rankings (student on a board) over all time.
     """
-    partitions.ensure_snapshot_months(
-        database, institution.id, days.first.replace(day=1), days.last.replace(day=1)
+    return writing.write(
+        database,
+        asset_name(type),
+        institution,
+        type,
+        days,
+        provenance,
+        lambda opened: _prepared(opened, provenance),
+        repository.replace_snapshots,
     )
-    asset = asset_name(type)
-    with passes.opened(database, institution, type, days, provenance) as opened:
-        started = time.perf_counter()
-        for day in opened.days:
-            rows = {
-                boards.granularity: snapshot_rows(
-                    boards,
-                    baseline,
-                    limit=institution.limit(type, boards.granularity),
-                    enrolled=opened.enrolment.on(day.day),
-                    student_ids=opened.student_literals,
-                )
-                for boards, baseline in day.boards
-            }
-            count = sum(map(len, rows.values()))
-            written = 0
-            with database.transaction() as connection:
-                claimed = ledger.claim(
-                    connection,
-                    institution,
-                    asset,
-                    day.day,
-                    through_revision=day.through_revision,
-                    boards=count,
-                    run_id=provenance.run_id,
-                    code_version=provenance.code_version,
-                )
-                if claimed:
-                    written = repository.replace_snapshots(
-                        connection, institution, type, day.day, _columns(opened, day, rows, provenance)
-                    )
-            now = time.perf_counter()
-            yield DayResult(
-                institution.id,
-                asset,
-                day.day,
-                rows=count,
-                written=written,
-                seconds=now - started,
-                numbers=_numbers(rows),
-                superseded=not claimed,
+
+
+def _prepared(opened: Pass, provenance: Provenance) -> Iterator[PreparedDay]:
+    for day in opened.days:
+        enrolled = opened.enrolment.on(day.day)
+        rows = {
+            boards.granularity: snapshot_rows(
+                boards,
+                baseline,
+                limit=opened.institution.limit(opened.type, boards.granularity),
+                enrolled=enrolled,
+                student_ids=opened.student_literals,
             )
-            started = now
-
-
-def _numbers(rows: dict[Granularity, SnapshotRows]) -> dict[str, int | float]:
-    numbers: dict[str, int | float] = {
-        f"{granularity.replace('-', '_')}_boards": len(rows[granularity])
-        if granularity in rows
-        else 0
-        for granularity in Granularity
-    }
-    numbers["ranked"] = rows[Granularity.ALL_TIME].ranked if Granularity.ALL_TIME in rows else 0
-    return numbers
+            for boards, baseline in day.boards
+        }
+        numbers = writing.boards_by_granularity(rows)
+        all_time = rows.get(Granularity.ALL_TIME)
+        numbers["ranked"] = all_time.ranked if all_time else 0
+        yield PreparedDay(
+            day, sum(map(len, rows.values())), numbers, _columns(opened, day, rows, provenance)
+        )
 
 
 def _columns(
-    opened: passes.Pass,
-    day: passes.DayOfBoards,
+    opened: Pass,
+    day: DayOfBoards,
     rows: dict[Granularity, SnapshotRows],
     provenance: Provenance,
-) -> list[Iterator[bytes]]:
+) -> Columns:
     """The binary fields of all rows, in the order of `copy_in` in snapshots.sql."""
-    origin = json.dumps(
-        {
-            "runId": provenance.run_id,
-            "codeVersion": provenance.code_version,
-            "watermark": day.watermark and day.watermark.isoformat(),
-            "throughRevision": day.through_revision,
-        }
-    ).encode()
+    origin = writing.provenance_json(day, provenance)
     parts = list(rows.items())
     count = sum(len(part) for _, part in parts)
-    references = [text.encode() for text in opened.references.to_pylist()]
     return [
         repeat(opened.institution.id.encode(), count),
         repeat(opened.type.value.encode(), count),
-        (references[board] for _, part in parts for board in part.boards),
+        (opened.references[board] for _, part in parts for board in part.boards),
         chain.from_iterable(repeat(g.value.encode(), len(part)) for g, part in parts),
         repeat(copy.encode_date(day.day), count),
         chain.from_iterable(copy.encode_dates(part.period_start) for _, part in parts),

@@ -13,6 +13,7 @@ from datetime import date
 from typing import Any
 
 from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import ONE_DAY
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import copy, queries
 from lb_pipelines.db.engine import Connection
@@ -46,9 +47,14 @@ def replace_trends(
     `columns` in the order of `copy_in` in trends.sql, as binary fields.
     """
     written = _replace(connection, queries.trends, institution, type, day, columns)
-    queries.trends.join_later_leads(
-        connection, institution_id=institution.id, type=type.value, day=day
-    )
+    around = {
+        "institution_id": institution.id,
+        "type": type.value,
+        "day": day,
+        "next_day": day + ONE_DAY,
+    }
+    if queries.trends.leads_go_on(connection, **around):
+        queries.trends.join_later_leads(connection, **around)
     return written
 
 

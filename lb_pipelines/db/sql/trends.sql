@@ -59,16 +59,24 @@ SELECT reference_id, time_granularity, leader_id, leader_since
 FROM lb.leaderboard_trends
 WHERE institution_id = :institution_id AND type = :type AND snapshot_date = :day;
 
--- name: join_later_leads(institution_id, type, day)!
--- A lead that seemed to begin on the next materialized day began with ours: earlier days may be
--- materialized after later ones, and the result must not depend on the order.
+-- name: leads_go_on(institution_id, type, day, next_day)$
+-- Whether a lead that seems to begin on the next day began on this one or before.
+SELECT EXISTS (
+    SELECT FROM lb.leaderboard_trends ours
+    JOIN lb.leaderboard_trends later USING (reference_id, time_granularity, leader_id)
+    WHERE ours.institution_id = :institution_id AND ours.type = :type
+      AND ours.snapshot_date = :day
+      AND later.institution_id = :institution_id AND later.type = :type
+      AND later.snapshot_date = :next_day AND later.leader_since = :next_day);
+
+-- name: join_later_leads(institution_id, type, day, next_day)!
+-- Earlier days may be materialized after later ones; the result must not depend on the order.
 UPDATE lb.leaderboard_trends later
 SET leader_since = ours.leader_since
 FROM lb.leaderboard_trends ours
 WHERE ours.institution_id = :institution_id AND ours.type = :type AND ours.snapshot_date = :day
   AND later.institution_id = :institution_id AND later.type = :type
-  AND later.snapshot_date > :day
-  AND later.leader_since = :day::date + 1
+  AND later.snapshot_date >= :next_day AND later.leader_since = :next_day
   AND later.reference_id = ours.reference_id
   AND later.time_granularity = ours.time_granularity
   AND later.leader_id = ours.leader_id;

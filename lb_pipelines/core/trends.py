@@ -1,0 +1,221 @@
+"""Trends: a day's boards against their baselines.
+
+Signs: a change is now minus then, except `rankChange`, which is then minus now, so that climbing
+is positive. What had no value then has no change: null, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import pyarrow as pa
+
+from lb_pipelines.core import json_lists
+from lb_pipelines.core.correlation import tau_b
+from lb_pipelines.core.ranking import Float64, Int32, Int64, Ranking
+from lb_pipelines.core.snapshots import statistics
+from lb_pipelines.core.sums import boards_of, students_of
+from lb_pipelines.core.timeline import Boards
+
+# How many of the biggest climbers and fallers a trend names.
+MOVERS = 5
+
+
+@dataclass(frozen=True)
+class TrendRows:
+    """Rows to be stored, one per board; NaN stands for null, JSON columns are UTF-8 text.
+
+    `retained_share`: of the baseline's top N, the share that is in today's. `rank_correlation`:
+    tau-b between the ranks then and now of today's entries that were ranked then. `leaders`:
+    student ordinals of the first entries.
+    """
+
+    boards: Sequence[int]
+    ranked: Int64
+    ranked_change: Int64
+    mean: Float64
+    mean_change: Float64
+    median: Float64
+    median_change: Float64
+    retained_share: Float64
+    rank_correlation: Float64
+    leaders: Sequence[int]
+    movement: Sequence[bytes]
+    students: Sequence[bytes]
+    content_hash: Sequence[bytes]
+
+    def __len__(self) -> int:
+        return len(self.boards)
+
+
+def trend_rows(
+    boards: Boards, baseline: Boards | None, *, limit: int, student_ids: pa.Array
+) -> TrendRows:
+    """The trends of one granularity's boards; `student_ids` are JSON literals by ordinal."""
+    now = boards.ranking
+    then = baseline.ranking if baseline is not None else _nobody()
+    rows, offsets = now.top(limit)
+    members, ranks, points = now.members[rows], now.ranks[rows], now.points[rows]
+    owners = np.repeat(np.arange(len(now.boards)), np.diff(offsets))
+    previous, points_then = then.find(members)
+    known = previous > 0
+
+    figures, figures_then = statistics(now, limit), statistics(then, limit)
+    at = np.searchsorted(then.boards, now.boards)
+    at[at == len(then.boards)] = 0
+    had = then.boards[at] == now.boards if len(then.boards) else np.zeros(len(at), dtype=bool)
+
+    def matched(values: Int64 | Float64) -> Float64:
+        return np.where(had, values[at] if len(values) else 0, np.nan).astype(np.float64)
+
+    moves = _Moves(now, then, limit, members, owners, previous, ranks)
+    top_then = np.where(had, np.minimum(matched(figures_then.ranked), limit), np.nan)
+    stayed = np.bincount(owners[moves.stayed], minlength=len(now.boards))
+    known_offsets = np.concatenate(
+        ([0], np.cumsum(np.bincount(owners[known], minlength=len(now.boards))))
+    )
+    movement = moves.as_json(rows, offsets, student_ids)
+    students = json_lists.lists(
+        json_lists.objects(
+            {
+                "studentId": student_ids.take(pa.array(students_of(members))),
+                "rank": json_lists.numbers(ranks),
+                "previousRank": json_lists.numbers(previous, null_where=~known),
+                "rankChange": json_lists.numbers(previous - ranks, null_where=~known),
+                "points": json_lists.numbers(points),
+                "pointsChange": json_lists.numbers(points - points_then, null_where=~known),
+            }
+        ),
+        offsets,
+    )
+    columns = (
+        figures.ranked,
+        figures.ranked - np.where(had, matched(figures_then.ranked), 0).astype(np.int64),
+        figures.mean,
+        figures.mean - matched(figures_then.mean),
+        figures.median,
+        figures.median - matched(figures_then.median),
+        stayed / top_then,
+        tau_b(ranks[known], previous[known], known_offsets),
+    )
+    numbers = np.stack([column.astype(np.float64) for column in columns], axis=1)
+    return TrendRows(
+        now.boards.tolist(),
+        *columns,
+        leaders=students_of(now.members[now.starts[:-1]]).tolist(),
+        movement=movement,
+        students=students,
+        content_hash=[
+            blake2b(b"\0".join((figure.tobytes(), *texts)), digest_size=16).digest()
+            for figure, *texts in zip(numbers, movement, students, strict=True)
+        ],
+    )
+
+
+class _Moves:
+    """Who came into, left, climbed and fell on each board."""
+
+    def __init__(
+        self,
+        now: Ranking,
+        then: Ranking,
+        limit: int,
+        members: Int64,
+        owners: Int64,
+        previous: Int32,
+        ranks: Int32,
+    ) -> None:
+        self._now = now
+        rows_then, _ = then.top(limit)
+        top_then = then.members[rows_then]
+        self.stayed = np.isin(members, top_then)
+        at = np.searchsorted(now.boards, boards_of(top_then))
+        at[at == len(now.boards)] = 0
+        gone = ~np.isin(top_then, members) & (now.boards[at] == boards_of(top_then))
+        self._members, self._owners = members, owners
+        self._leavers, self._leaver_owners = top_then[gone], at[gone]
+        ranks_now, _ = now.find(self._leavers)
+        ranks_then, _ = then.find(self._leavers)
+        # Whoever fell out of the top N has fallen too: judge all who are ranked then and now.
+        self._judged = np.concatenate((members, self._leavers))
+        self._judged_owners = np.concatenate((owners, self._leaver_owners))
+        self._ranks = np.concatenate((ranks, ranks_now))
+        self._previous = np.concatenate((previous, ranks_then))
+
+    def as_json(self, rows: Int64, offsets: Int64, student_ids: pa.Array) -> list[bytes]:
+        """One `movement` object per board."""
+        now = self._now
+        top3, top3_offsets = now.top(3)
+        entrants = ~self.stayed
+        parts = {
+            "top3": json_lists.lists(
+                json_lists.objects(
+                    {
+                        "rank": json_lists.numbers(now.ranks[top3]),
+                        "studentId": _ids(now.members[top3], student_ids),
+                        "points": json_lists.numbers(now.points[top3]),
+                    }
+                ),
+                top3_offsets,
+            ),
+            "entrants": self._names(self._members[entrants], self._owners[entrants], student_ids),
+            "leavers": self._names(self._leavers, self._leaver_owners, student_ids),
+            "climbers": self._movers(1, student_ids),
+            "fallers": self._movers(-1, student_ids),
+        }
+        names = [f'"{name}":'.encode() for name in parts]
+        return [
+            b"{" + b",".join(name + text for name, text in zip(names, texts, strict=True)) + b"}"
+            for texts in zip(*parts.values(), strict=True)
+        ]
+
+    def _names(self, members: Int64, owners: Int64, student_ids: pa.Array) -> list[bytes]:
+        return json_lists.lists(_ids(members, student_ids), self._offsets(owners))
+
+    def _movers(self, direction: int, student_ids: pa.Array) -> list[bytes]:
+        """The biggest moves up (1) or down (-1); of equal ones the better rank, then the id."""
+        both = (self._ranks > 0) & (self._previous > 0)
+        gain = (self._previous.astype(np.int64) - self._ranks) * direction
+        moved = np.flatnonzero(both & (gain > 0))
+        order = moved[
+            np.lexsort(
+                (self._judged[moved], self._ranks[moved], -gain[moved], self._judged_owners[moved])
+            )
+        ]
+        owners = self._judged_owners[order]
+        begins = np.searchsorted(owners, owners, side="left")
+        order = order[np.arange(len(order)) - begins < MOVERS]
+        return json_lists.lists(
+            json_lists.objects(
+                {
+                    "studentId": _ids(self._judged[order], student_ids),
+                    "rank": json_lists.numbers(self._ranks[order]),
+                    "previousRank": json_lists.numbers(self._previous[order]),
+                    "rankChange": json_lists.numbers(gain[order] * direction),
+                }
+            ),
+            self._offsets(self._judged_owners[order]),
+        )
+
+    def _offsets(self, owners: Int64) -> Int64:
+        counts = np.bincount(owners, minlength=len(self._now.boards))
+        return np.concatenate(([0], np.cumsum(counts)))
+
+
+def _ids(members: Int64, student_ids: pa.Array) -> pa.Array:
+    return student_ids.take(pa.array(students_of(members)))
+
+
+def _nobody() -> Ranking:
+    nothing = np.empty(0, np.int64)
+    return Ranking(
+        nothing.astype(np.int32),
+        np.zeros(1, np.int64),
+        nothing,
+        nothing,
+        nothing.astype(np.int32),
+        nothing,
+    )

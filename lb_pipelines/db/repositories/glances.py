@@ -1,0 +1,68 @@
+"""A day's boards at a glance: the few that a person wants to see first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.words import BoardType
+from lb_pipelines.db import queries
+from lb_pipelines.db.engine import Connection
+
+
+@dataclass(frozen=True)
+class Leader:
+    """One of the first entries of a board."""
+
+    student_id: str
+    points: int
+
+
+@dataclass(frozen=True)
+class BoardGlance:
+    """The largest board of a granularity; `name` is the class's, subject's or campus's."""
+
+    granularity: str
+    name: str
+    ranked: int
+    leaders: list[Leader]
+
+
+@dataclass(frozen=True)
+class TrendGlance:
+    """What has moved on the largest board of a granularity."""
+
+    granularity: str
+    name: str
+    baseline: date
+    ranked: int
+    ranked_change: int
+    leader_id: str
+    leader_days: int
+    retained_share: float | None
+
+
+def largest_snapshots(
+    connection: Connection, institution: Institution, type: BoardType, day: date
+) -> list[BoardGlance]:
+    """Of each granularity the board with the most ranked students, with its first three."""
+    rows = queries.glances.largest_snapshots(
+        connection, institution_id=institution.id, type=type, day=day
+    )
+    return [
+        BoardGlance(
+            granularity, name, ranked, [Leader(e["studentId"], e["points"]) for e in leaders]
+        )
+        for granularity, name, ranked, leaders in rows
+    ]
+
+
+def largest_trends(
+    connection: Connection, institution: Institution, type: BoardType, day: date
+) -> list[TrendGlance]:
+    """Of each granularity the trend of the board with the most ranked students."""
+    rows = queries.glances.largest_trends(
+        connection, institution_id=institution.id, type=type, day=day
+    )
+    return [TrendGlance(*row) for row in rows]

@@ -1,0 +1,160 @@
+"""`class_trends`, `subject_trends`, `campus_trends`: a day's boards against their baselines.
+
+Both sides are ranked from the events, so that trends never depend on which snapshots exist; only
+the days that a leader has led count materialized days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from itertools import chain, repeat
+
+import numpy as np
+
+from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import ONE_DAY, DayRange, baseline_day
+from lb_pipelines.core.ranking import Float64
+from lb_pipelines.core.trends import TrendRows, trend_rows
+from lb_pipelines.core.words import BoardType, Granularity
+from lb_pipelines.db import copy
+from lb_pipelines.db.engine import Database
+from lb_pipelines.db.repositories import boards as repository
+from lb_pipelines.db.repositories.boards import Columns, Leader
+from lb_pipelines.materialize import writing
+from lb_pipelines.materialize.passes import DayOfBoards, Pass
+from lb_pipelines.materialize.results import DayResult, Provenance
+from lb_pipelines.materialize.writing import PreparedDay
+
+# By reference id and granularity, as UTF-8.
+Leads = dict[tuple[bytes, bytes], Leader]
+
+
+def asset_name(type: BoardType) -> str:
+    """The asset that holds the trends of a type."""
+    return f"{type.lower()}_trends"
+
+
+def materialize(
+    database: Database,
+    institution: Institution,
+    type: BoardType,
+    days: DayRange,
+    provenance: Provenance,
+) -> Iterator[DayResult]:
+    """Write the trends of every day of the range in one pass; yields each after its commit.
+
+    `numbers` of a result: boards by granularity and `retained_share`, the mean over the all-time
+    boards of the share of the top N that stayed.
+    """
+    return writing.write(
+        database,
+        asset_name(type),
+        institution,
+        type,
+        days,
+        provenance,
+        lambda opened: _prepared(opened, database, days, provenance),
+        repository.replace_trends,
+    )
+
+
+def _prepared(
+    opened: Pass, database: Database, days: DayRange, provenance: Provenance
+) -> Iterator[PreparedDay]:
+    with database.transaction() as connection:
+        led: Leads = {
+            (reference.encode(), granularity.encode()): leader
+            for (reference, granularity), leader in repository.leaders(
+                connection, opened.institution, opened.type, days.first - ONE_DAY
+            ).items()
+        }
+    for day in opened.days:
+        rows = {
+            boards.granularity: trend_rows(
+                boards,
+                baseline,
+                limit=opened.institution.limit(opened.type, boards.granularity),
+                student_ids=opened.student_literals,
+            )
+            for boards, baseline in day.boards
+        }
+        led = _leads(opened, rows, day.day, led)
+        numbers = writing.boards_by_granularity(rows)
+        all_time = rows.get(Granularity.ALL_TIME)
+        if all_time is not None and not np.isnan(all_time.retained_share).all():
+            numbers["retained_share"] = float(np.nanmean(all_time.retained_share))
+        yield PreparedDay(
+            day, sum(map(len, rows.values())), numbers, _columns(opened, day, rows, led, provenance)
+        )
+
+
+def _leads(opened: Pass, rows: dict[Granularity, TrendRows], day: date, led: Leads) -> Leads:
+    """Who leads each board on `day` and since when, given who led on the day before."""
+    leads: Leads = {}
+    for granularity, part in rows.items():
+        students = opened.student_ids.take(part.leaders).to_pylist()
+        for board, student in zip(part.boards, students, strict=True):
+            name = opened.references[board], granularity.value.encode()
+            before = led.get(name)
+            goes_on = before is not None and before.student_id == student
+            leads[name] = before if before and goes_on else Leader(student, day)
+    return leads
+
+
+def _columns(
+    opened: Pass,
+    day: DayOfBoards,
+    rows: dict[Granularity, TrendRows],
+    leads: Leads,
+    provenance: Provenance,
+) -> Columns:
+    """The binary fields of all rows, in the order of `copy_in` in trends.sql."""
+    metadata = b'{"provenance":' + writing.provenance_json(day, provenance) + b"}"
+    parts = list(rows.items())
+    count = sum(len(part) for _, part in parts)
+    names = [
+        (opened.references[board], g.value.encode()) for g, part in parts for board in part.boards
+    ]
+
+    def floats(column: str) -> Iterator[bytes | None]:
+        return chain.from_iterable(_nullable(getattr(part, column)) for _, part in parts)
+
+    def integers(column: str) -> Iterator[bytes]:
+        return chain.from_iterable(
+            copy.encode_numbers(getattr(part, column), "i4") for _, part in parts
+        )
+
+    return [
+        repeat(opened.institution.id.encode(), count),
+        repeat(opened.type.value.encode(), count),
+        (reference for reference, _ in names),
+        (granularity for _, granularity in names),
+        repeat(copy.encode_date(day.day), count),
+        chain.from_iterable(
+            repeat(copy.encode_date(baseline_day(g, day.day)), len(part)) for g, part in parts
+        ),
+        (copy.encode_date(leads[name].since) for name in names),
+        integers("ranked"),
+        integers("ranked_change"),
+        floats("mean"),
+        floats("mean_change"),
+        floats("median"),
+        floats("median_change"),
+        floats("retained_share"),
+        floats("rank_correlation"),
+        (leads[name].student_id.encode() for name in names),
+        (digest for _, part in parts for digest in part.content_hash),
+        copy.encode_jsonb(text for _, part in parts for text in part.movement),
+        copy.encode_jsonb(text for _, part in parts for text in part.students),
+        copy.encode_jsonb(repeat(metadata, count)),
+    ]
+
+
+def _nullable(values: Float64) -> Iterator[bytes | None]:
+    return (
+        None if absent else field
+        for field, absent in zip(
+            copy.encode_numbers(values, "f8"), np.isnan(values).tolist(), strict=True
+        )
+    )
