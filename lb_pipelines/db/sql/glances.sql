@@ -1,0 +1,45 @@
+-- A day's boards at a glance, and what must be true of them.
+
+-- name: largest_snapshots(institution_id, type, day)
+-- The statistics are read of all boards of the day, entries only of the one chosen.
+WITH largest AS (
+    SELECT DISTINCT ON (time_granularity)
+           time_granularity, reference_id, (metadata ->> 'ranked')::integer AS ranked
+    FROM lb.leaderboard_snapshots
+    WHERE institution_id = :institution_id AND type = :type AND snapshot_date = :day
+    ORDER BY time_granularity, (metadata ->> 'ranked')::integer DESC, reference_id
+)
+SELECT time_granularity, coalesce(c.name, j.name, p.name, reference_id), l.ranked,
+       jsonb_path_query_array(s.entries, '$[0 to 2]')
+FROM largest l
+JOIN lb.leaderboard_snapshots s USING (time_granularity, reference_id)
+JOIN lb.institutions i ON i.id = s.institution_id
+LEFT JOIN lb.classes c
+    ON s.type = 'CLASS' AND c.institution_key = i.institution_key AND c.id = reference_id
+LEFT JOIN lb.subjects j
+    ON s.type = 'SUBJECT' AND j.institution_key = i.institution_key AND j.id = reference_id
+LEFT JOIN lb.campuses p
+    ON s.type = 'CAMPUS' AND p.institution_key = i.institution_key AND p.id = reference_id
+WHERE s.institution_id = :institution_id AND s.type = :type AND s.snapshot_date = :day
+ORDER BY array_position(ARRAY['daily', 'weekly', 'monthly', 'term', 'all-time'], time_granularity);
+
+-- name: largest_trends(institution_id, type, day)
+WITH largest AS (
+    SELECT DISTINCT ON (time_granularity)
+           time_granularity, institution_id, type, reference_id, baseline_date, ranked,
+           ranked_change, leader_id, leader_days, retained_share
+    FROM lb.leaderboard_trends
+    WHERE institution_id = :institution_id AND type = :type AND snapshot_date = :day
+    ORDER BY time_granularity, ranked DESC, reference_id
+)
+SELECT time_granularity, coalesce(c.name, j.name, p.name, reference_id), baseline_date, ranked,
+       ranked_change, leader_id, leader_days, retained_share
+FROM largest l
+JOIN lb.institutions i ON i.id = l.institution_id
+LEFT JOIN lb.classes c
+    ON l.type = 'CLASS' AND c.institution_key = i.institution_key AND c.id = reference_id
+LEFT JOIN lb.subjects j
+    ON l.type = 'SUBJECT' AND j.institution_key = i.institution_key AND j.id = reference_id
+LEFT JOIN lb.campuses p
+    ON l.type = 'CAMPUS' AND p.institution_key = i.institution_key AND p.id = reference_id
+ORDER BY array_position(ARRAY['daily', 'weekly', 'monthly', 'term', 'all-time'], time_granularity);

@@ -1,0 +1,82 @@
+"""What every family of assets says of itself, and the few words that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dagster import AssetSpec, MultiPartitionsDefinition, TableColumn, TableSchema
+
+from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import DayRange
+from lb_pipelines.db.engine import Connection, Database
+from lb_pipelines.materialize.results import DayResult, Provenance
+
+OWNERS = ["team:leaderboards"]
+KINDS = {"postgres", "python", "numpy"}
+
+Metadata = Mapping[str, Any]
+Materialize = Callable[[Database, Institution, DayRange, Provenance], Iterator[DayResult]]
+Show = Callable[[Connection, Institution, DayResult], Metadata]
+
+
+@dataclass(frozen=True)
+class LeaderboardAsset:
+    """One asset: what Dagster is told of it, what makes it, and what a person sees of a day.
+
+    `show` may read a few rows; it is asked once a partition, so it has to be cheap.
+    """
+
+    spec: AssetSpec
+    materialize: Materialize
+    show: Show
+
+    @property
+    def name(self) -> str:
+        """The asset's name, the same in `DayResult.asset` and `lb.materialized_days`."""
+        return self.spec.key.to_user_string()
+
+
+def leaderboard_spec(
+    name: str,
+    *,
+    partitions: MultiPartitionsDefinition,
+    group: str,
+    description: str,
+    table: str,
+    columns: Mapping[str, tuple[str, str]],
+    deps: Sequence[str] = (),
+) -> AssetSpec:
+    """An asset over day x institution that is rows of `table`; `columns`: name to type, meaning."""
+    return AssetSpec(
+        name,
+        deps=list(deps),
+        description=description,
+        group_name=group,
+        owners=OWNERS,
+        kinds=KINDS,
+        # The rows are written by the asset itself, and each day is recorded as soon as it is
+        # committed: the output that stands for the whole asset is never produced.
+        skippable=True,
+        partitions_def=partitions,
+        metadata={
+            "dagster/table_name": table,
+            "dagster/column_schema": TableSchema(
+                columns=[
+                    TableColumn(column, type=type, description=meaning)
+                    for column, (type, meaning) in columns.items()
+                ]
+            ),
+        },
+    )
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows as a Markdown table with the columns of all of them; a sentence where there are none."""
+    if not rows:
+        return "No boards on this day."
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[row.get(column, "").replace("|", "\\|") for column in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

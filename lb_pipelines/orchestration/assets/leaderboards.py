@@ -1,0 +1,331 @@
+"""The op that makes all assets of boards: composed of the families, one order of work for all.
+
+It goes institution by institution, and for each through aggregates, snapshots and trends, a
+contiguous range of days in one pass. One op rather than one a family, because Dagster skips
+everything behind a step that fails: here an institution that fails takes down nothing but itself.
+
+Every (asset, institution, day) is recorded as a materialization once it is committed, so that a
+run that is killed keeps what it has done. The op's outputs are never produced: at its end Dagster
+would record one more materialization for every partition of the run, those that failed included.
+Instead a run with a failed institution ends as failed, and Dagster shows as failed precisely the
+partitions that were planned and not recorded.
+"""
+
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import date
+
+import psycopg
+from dagster import (
+    AssetCheckEvaluation,
+    AssetExecutionContext,
+    AssetMaterialization,
+    AssetsDefinition,
+    BackfillPolicy,
+    Backoff,
+    DagsterEventType,
+    DagsterInstance,
+    Failure,
+    Jitter,
+    MetadataValue,
+    MultiPartitionsDefinition,
+    RetryPolicy,
+    multi_asset,
+)
+
+import lb_pipelines
+from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import ONE_DAY, DayRange, closed_through, contiguous_ranges
+from lb_pipelines.core.words import BoardType
+from lb_pipelines.db.engine import Database
+from lb_pipelines.db.repositories import institutions
+from lb_pipelines.errors import DatabaseUnavailable, InvalidPartition, LeaderboardError
+from lb_pipelines.materialize.results import DayResult, Provenance
+from lb_pipelines.orchestration.assets.aggregates import point_aggregates
+from lb_pipelines.orchestration.assets.family import LeaderboardAsset, Metadata, markdown_table
+from lb_pipelines.orchestration.assets.snapshots import board_snapshots
+from lb_pipelines.orchestration.assets.trends import board_trends
+from lb_pipelines.orchestration.checks import SnapshotCheck, evaluate, snapshot_checks
+from lb_pipelines.orchestration.clock import Clock, utc_now
+from lb_pipelines.orchestration.partitions import days_by_institution, partition_key, split_key
+from lb_pipelines.orchestration.resources import LeaderboardDatabase
+
+LEADERBOARDS = "leaderboards"
+
+# A lost connection or a lost race heals by itself; bad data does not (see `Failed.transient`).
+_RETRIES = RetryPolicy(max_retries=2, delay=10, backoff=Backoff.EXPONENTIAL, jitter=Jitter.FULL)
+_RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
+
+Event = AssetMaterialization | AssetCheckEvaluation
+
+
+def leaderboard_families(partitions: MultiPartitionsDefinition) -> list[LeaderboardAsset]:
+    """All assets in the order in which they are made."""
+    return [
+        point_aggregates(partitions),
+        *(board_snapshots(type, partitions) for type in BoardType),
+        *(board_trends(type, partitions) for type in BoardType),
+    ]
+
+
+def leaderboards(partitions: MultiPartitionsDefinition, now: Clock = utc_now) -> AssetsDefinition:
+    """The seven assets and their checks as one op, any subset of which can be selected."""
+    families = leaderboard_families(partitions)
+    checks = snapshot_checks(partitions)
+
+    @multi_asset(
+        name=LEADERBOARDS,
+        specs=[asset.spec for asset in families],
+        check_specs=[check.spec for check in checks],
+        can_subset=True,
+        backfill_policy=BackfillPolicy.single_run(),
+        retry_policy=_RETRIES,
+    )
+    def _leaderboards(
+        context: AssetExecutionContext, leaderboard_database: LeaderboardDatabase
+    ) -> Iterator[Event]:
+        work = _Work(
+            context=context,
+            database=leaderboard_database.database,
+            assets=[a for a in families if a.spec.key in context.selected_asset_keys],
+            checks=[c for c in checks if c.spec.key in context.selected_asset_check_keys],
+            now=now,
+        )
+        yield from work.run(days_by_institution(context.partition_keys))
+
+    return _leaderboards
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An institution that could not be finished: where, and why."""
+
+    institution_id: str
+    where: str
+    error: Exception
+
+    @property
+    def transient(self) -> bool:
+        """Whether trying again can help."""
+        return isinstance(self.error, psycopg.OperationalError | DatabaseUnavailable)
+
+    @property
+    def reason(self) -> str:
+        """What is wrong and, where a person can do something about it, what."""
+        if isinstance(self.error, LeaderboardError):
+            return str(self.error)
+        return f"{type(self.error).__name__}: {self.error}".strip()
+
+
+@dataclass
+class _Work:
+    """One execution of the op."""
+
+    context: AssetExecutionContext
+    database: Database
+    assets: Sequence[LeaderboardAsset]
+    checks: Sequence[SnapshotCheck]
+    now: Clock
+    # Where the institution at hand has got to, for the report should it fail.
+    _where: str = ""
+    # (asset, partition key) that need not be done again.
+    _kept: AbstractSet[tuple[str, str]] = frozenset()
+
+    def run(self, days: Mapping[str, Sequence[DayRange]]) -> Iterator[Event]:
+        """Work through all institutions; at the end raise `Failure` naming those that failed."""
+        yield from self._keep()
+        failed = []
+        for institution_id, ranges in days.items():
+            try:
+                yield from self._institution(institution_id, ranges)
+            except Exception as error:
+                failed.append(self._note(Failed(institution_id, self._where, error)))
+        if failed:
+            raise _failure(failed, len(days))
+
+    def _institution(self, institution_id: str, ranges: Sequence[DayRange]) -> Iterator[Event]:
+        self._where = "its settings"
+        started, partitions, rows, written = time.perf_counter(), 0, 0, 0
+        with self.database.transaction() as connection:
+            institution = institutions.find_active(connection, institution_id)
+        over, not_over = _split_by_closing(ranges, closed_through(self.now(), institution.zone))
+        for days in over:
+            for asset in self.assets:
+                for result in self._asset(asset, institution, days):
+                    partitions, rows = partitions + 1, rows + result.rows
+                    written += result.written
+                    yield self._materialization(asset, institution, result)
+            for check in self.checks:
+                self._where = f"the check of {check.spec.asset_key.to_user_string()}"
+                yield from evaluate(check, self.database, self.context.instance, institution, days)
+        if partitions:
+            seconds = time.perf_counter() - started
+            self.context.log.info(
+                f"{institution_id}: {_spoken(over)}, {partitions} partitions, {rows:,} rows"
+                f" ({written:,} new or changed) in {seconds:.1f} s"
+            )
+        if not_over:
+            self._where = _spoken(not_over)
+            raise InvalidPartition(
+                f"{_spoken(not_over)} is not over yet at {institution_id} ({institution.zone})",
+                "Materialize it after midnight there; the daily schedule does",
+            )
+
+    def _asset(
+        self, asset: LeaderboardAsset, institution: Institution, days: DayRange
+    ) -> Iterator[DayResult]:
+        wanted = [day for day in days if (asset.name, _key(day, institution)) not in self._kept]
+        provenance = Provenance(run_id=self.context.run_id)
+        for part in contiguous_ranges(wanted):
+            self._where = f"{asset.name} of {part.first}"
+            for result in asset.materialize(self.database, institution, part, provenance):
+                yield result
+                self._where = f"{asset.name} of {min(result.day + ONE_DAY, part.last)}"
+
+    def _materialization(
+        self, asset: LeaderboardAsset, institution: Institution, result: DayResult
+    ) -> AssetMaterialization:
+        with self.database.transaction() as connection:
+            shown = asset.show(connection, institution, result)
+        return AssetMaterialization(
+            asset_key=asset.spec.key,
+            partition=partition_key(result.day, institution.id),
+            # What the run's log shows; Dagster's own words would name neither day nor institution.
+            description=_sentence(result),
+            metadata={
+                "dagster/partition_row_count": result.rows,
+                "written": result.written,
+                "seconds": round(result.seconds, 4),
+                **result.numbers,
+                **({"superseded_by_later_state": True} if result.superseded else {}),
+                **shown,
+                "code_version": lb_pipelines.__version__,
+            },
+        )
+
+    def _keep(self) -> Iterator[AssetMaterialization]:
+        """Find what need not be done, because an earlier try of this run has recorded it, or a
+        run that this one resumes ("re-execute from failure").
+
+        Dagster's own record decides, not the database's: a day that was committed by a run
+        killed before it could record it is done again, which writes nothing, and recorded.
+        What another run has done is recorded in this one too, else Dagster would show it as
+        failed should this run fail again.
+        """
+        recorded = _recorded_by(self.context.instance, self.context.run_id)
+        earlier: dict[tuple[str, str], Metadata] = {}
+        for run_id in _resumed_runs(self.context):
+            earlier |= _recorded_by(self.context.instance, run_id)
+        selected = {asset.name for asset in self.assets}
+        wanted = set(self.context.partition_keys)
+        again = {
+            (name, key): metadata
+            for (name, key), metadata in earlier.items()
+            if name in selected and key in wanted and (name, key) not in recorded
+        }
+        self._kept = {*recorded, *again}
+        for (name, key), metadata in again.items():
+            day, institution_id = split_key(key)
+            yield AssetMaterialization(
+                asset_key=name,
+                partition=partition_key(day, institution_id),
+                description=f"{name} of {institution_id} on {day}: kept from the run resumed here",
+                metadata=metadata,
+            )
+        if again:
+            self.context.log.info(
+                f"Kept {len(again)} partitions that the run resumed here had already materialized"
+            )
+
+    def _note(self, failed: Failed) -> Failed:
+        message = f"{failed.institution_id} failed at {failed.where}: {failed.reason}"
+        if not isinstance(failed.error, LeaderboardError):
+            message += "\n" + "".join(traceback.format_exception(failed.error))
+        self.context.log.error(message)
+        return failed
+
+
+def _recorded_by(instance: DagsterInstance, run_id: str) -> dict[tuple[str, str], Metadata]:
+    """(asset, partition key) to metadata of what a run has recorded."""
+    recorded: dict[tuple[str, str], Metadata] = {}
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION):
+        event = entry.asset_materialization
+        if event is not None and event.partition is not None:
+            metadata = {**event.metadata, "kept_from_run": MetadataValue.dagster_run(run_id)}
+            if "kept_from_run" in event.metadata:
+                metadata["kept_from_run"] = event.metadata["kept_from_run"]
+            recorded[event.asset_key.to_user_string(), str(event.partition)] = metadata
+    return recorded
+
+
+def _resumed_runs(context: AssetExecutionContext) -> Iterator[str]:
+    """The runs that this one goes on from, back to the first that started afresh."""
+    run = context.run
+    while any(run.tags.get(tag) == "true" for tag in _RESUME_TAGS) and run.parent_run_id:
+        yield run.parent_run_id
+        parent = context.instance.get_run_by_id(run.parent_run_id)
+        if parent is None:
+            return
+        run = parent
+
+
+def _split_by_closing(
+    ranges: Sequence[DayRange], last_closed: date
+) -> tuple[list[DayRange], list[DayRange]]:
+    """Ranges of days that are over, and of days that are not."""
+    days = [day for days in ranges for day in days]
+    return (
+        contiguous_ranges(day for day in days if day <= last_closed),
+        contiguous_ranges(day for day in days if day > last_closed),
+    )
+
+
+def _key(day: date, institution: Institution) -> str:
+    return str(partition_key(day, institution.id))
+
+
+def _spoken(ranges: Sequence[DayRange]) -> str:
+    """Ranges of days as a person writes them."""
+    return ", ".join(
+        str(days.first) if len(days) == 1 else f"{days.first} to {days.last}" for days in ranges
+    )
+
+
+def _sentence(result: DayResult) -> str:
+    what = f"{result.asset} of {result.institution_id} on {result.day}"
+    if result.superseded:
+        return f"{what}: another run has written a later state of the events, nothing written"
+    return f"{what}: {result.rows:,} rows, {result.written:,} new or changed"
+
+
+def _failure(failed: Sequence[Failed], of: int) -> Failure:
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for one in failed:
+        by_reason[one.reason].append(f"{one.institution_id} (at {one.where})")
+    reasons = "; ".join(f"{', '.join(who)}: {reason}" for reason, who in by_reason.items())
+    table = markdown_table(
+        [
+            {
+                "institution": one.institution_id,
+                "at": one.where,
+                "what": one.error.thing if isinstance(one.error, LeaderboardError) else one.reason,
+                "remedy": one.error.remedy
+                if isinstance(one.error, LeaderboardError)
+                else "See the traceback in the log",
+            }
+            for one in failed
+        ]
+    )
+    return Failure(
+        description=f"{len(failed)} of {of} institutions failed. {reasons}",
+        metadata={
+            "failed_institutions": MetadataValue.md(table),
+            "what_next": "What is green is done. Re-execute this run from failure, or materialize "
+            "its missing and failed partitions: only those that failed are done.",
+        },
+        allow_retries=any(one.transient for one in failed),
+    )

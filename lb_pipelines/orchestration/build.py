@@ -1,0 +1,64 @@
+"""The one place that composes everything; a test can swap any resource.
+
+Which server, which start day, which budget: `Settings` says, read once here. Nothing is connected
+to by building.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagster import (
+    DefaultScheduleStatus,
+    DefaultSensorStatus,
+    Definitions,
+    in_process_executor,
+)
+
+from lb_pipelines.orchestration.assets.leaderboards import leaderboards
+from lb_pipelines.orchestration.clock import Clock, utc_now
+from lb_pipelines.orchestration.jobs import (
+    daily_leaderboards_job,
+    partition_maintenance_job,
+    reward_processing_job,
+)
+from lb_pipelines.orchestration.partitions import leaderboard_partitions
+from lb_pipelines.orchestration.resources import LeaderboardDatabase
+from lb_pipelines.orchestration.schedules import (
+    daily_leaderboards_schedule,
+    partition_maintenance_schedule,
+)
+from lb_pipelines.orchestration.sensors import institutions_sensor, late_events_sensor
+from lb_pipelines.settings import Settings
+
+
+def build_defs(
+    *,
+    settings: Settings | None = None,
+    resource_overrides: Mapping[str, Any] | None = None,
+    now: Clock = utc_now,
+) -> Definitions:
+    """All assets, checks, jobs, schedules, sensors and resources of the project."""
+    settings = settings or Settings.from_env()
+    running = DefaultScheduleStatus.RUNNING
+    sensing = DefaultSensorStatus.RUNNING
+    return Definitions(
+        assets=[leaderboards(leaderboard_partitions(settings.start_day), now)],
+        jobs=[
+            daily_leaderboards_job(),
+            reward_processing_job(),
+            partition_maintenance_job(settings.leaf_budget, now),
+        ],
+        schedules=[
+            daily_leaderboards_schedule(settings.start_day, running),
+            partition_maintenance_schedule(settings.leaf_budget, running),
+        ],
+        sensors=[
+            institutions_sensor(sensing, now),
+            late_events_sensor(settings.start_day, sensing, now),
+        ],
+        resources={"leaderboard_database": LeaderboardDatabase(), **(resource_overrides or {})},
+        # The speed is in the code: a process a step would cost more than the step.
+        executor=in_process_executor,
+    )

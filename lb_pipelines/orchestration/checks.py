@@ -1,0 +1,115 @@
+"""What must be true of every snapshot, asked of the rows themselves after they were written.
+
+One check an asset, per partition. It is evaluated by the op that makes the assets, on the days it
+has just written: a step of its own would be skipped with the op's outputs. It can also be run
+alone, from an asset's Checks page, on any partitions. A check that fails warns; it does not stop
+the day of the others.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckSeverity,
+    AssetCheckSpec,
+    AssetRecordsFilter,
+    DagsterEventType,
+    DagsterInstance,
+    MultiPartitionsDefinition,
+    PreviewWarning,
+)
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
+
+from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import DayRange
+from lb_pipelines.core.words import BoardType
+from lb_pipelines.db.engine import Database
+from lb_pipelines.db.repositories import verification
+from lb_pipelines.materialize.snapshots import asset_name
+from lb_pipelines.orchestration.partitions import partition_key
+
+
+@dataclass(frozen=True)
+class SnapshotCheck:
+    """A check of the boards of one type."""
+
+    type: BoardType
+    spec: AssetCheckSpec
+
+
+def snapshot_checks(partitions: MultiPartitionsDefinition) -> list[SnapshotCheck]:
+    """One check for each snapshot asset."""
+    with warnings.catch_warnings():
+        # Checks per partition are what the pages of the assets are built around here; that the
+        # parameter is in preview is known, and no news to whoever starts the project.
+        warnings.simplefilter("ignore", PreviewWarning)
+        return [SnapshotCheck(type, _spec(type, partitions)) for type in BoardType]
+
+
+def _spec(type: BoardType, partitions: MultiPartitionsDefinition) -> AssetCheckSpec:
+    return AssetCheckSpec(
+        "ranks_agree_with_points",
+        asset=asset_name(type),
+        description=(
+            "On every board of the day: as many entries as N and the ranked students allow, no "
+            "student twice, points from high to low, the first with rank 1, ranks that follow "
+            "from the points by the institution's method, and a sum that fits the entries."
+        ),
+        partitions_def=partitions,
+    )
+
+
+def evaluate(
+    check: SnapshotCheck,
+    database: Database,
+    instance: DagsterInstance,
+    institution: Institution,
+    days: DayRange,
+) -> Iterator[AssetCheckEvaluation]:
+    """The check's verdict on every day of a range."""
+    with database.transaction() as connection:
+        verdicts = verification.wrong_boards(connection, institution, check.type, days)
+    targets = _latest_materializations(instance, check, institution, days)
+    for day, verdict in verdicts.items():
+        key = partition_key(day, institution.id)
+        yield AssetCheckEvaluation(
+            asset_key=check.spec.asset_key,
+            check_name=check.spec.name,
+            partition=key,
+            passed=not verdict.wrong,
+            severity=AssetCheckSeverity.ERROR,
+            target_materialization_data=targets.get(key),
+            description=None
+            if not verdict.wrong
+            else f"{verdict.wrong} of {verdict.boards} boards are wrong, the first: "
+            f"{verdict.example}. Materialize the day again; if it stays, the code is wrong.",
+            metadata={"boards": verdict.boards, "wrong_boards": verdict.wrong},
+        )
+
+
+def _latest_materializations(
+    instance: DagsterInstance, check: SnapshotCheck, institution: Institution, days: DayRange
+) -> dict[str, AssetCheckEvaluationTargetMaterializationData]:
+    """By partition key: without it Dagster takes a verdict for one on an older materialization."""
+    keys = {str(partition_key(day, institution.id)) for day in days}
+    asset = check.spec.asset_key
+    ids = instance.get_latest_storage_id_by_partition(
+        asset, DagsterEventType.ASSET_MATERIALIZATION, keys
+    )
+    if not ids:
+        return {}
+    records = instance.fetch_materializations(
+        AssetRecordsFilter(asset_key=asset, storage_ids=list(ids.values())), limit=len(ids)
+    ).records
+    return {
+        str(record.partition_key): AssetCheckEvaluationTargetMaterializationData(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        )
+        for record in records
+    }
