@@ -1,19 +1,22 @@
 """Who has a subtree of its own: a pure plan of moves, to be read first and carried out by `moves`.
 
 While the budget of leaves lasts everybody is dedicated; then the largest are. A move carries all
-rows of an institution, so nobody is moved for a small gain:
+rows of an institution, so nobody is moved for a small gain, nor soon moved back:
 
 - over the budget, the smallest dedicated institutions leave until it is kept;
-- one that has rows in `shared` comes out only where `HEADROOM_MONTHS` more months of all dedicated
-  ones would still fit, or in exchange for others not half its size.
+- one with rows in `shared` comes out where `HEADROOM_MONTHS` more months of all dedicated ones
+  would still fit, or where it is more than `EXCHANGE_RATIO` times as large as the smallest of
+  them, which leaves first if need be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from itertools import takewhile
 
 from lb_pipelines.db.partitions.names import LEAVES_PER_MONTH
 
@@ -44,8 +47,8 @@ class Holding:
 
     @property
     def is_newcomer(self) -> bool:
-        """Has neither a subtree nor rows: its move carries nothing."""
-        return not self.dedicated and not self.months
+        """Has neither leaves nor rows: its move carries nothing."""
+        return not self.months
 
 
 @dataclass(frozen=True)
@@ -62,23 +65,50 @@ class Move:
         return f"{self.direction} {self.institution_id} ({self.reason})"
 
 
-@dataclass(frozen=True)
 class _Placement:
-    holdings: tuple[Holding, ...]
-    coming: frozenset[date]
-    shared_months: frozenset[date]
+    """A placement in the making, and the leaves it takes with everybody's coming months."""
 
-    def leaves(self, dedicated: Iterable[str]) -> int:
-        """All leaves when these are dedicated and everybody active has the coming months."""
-        own = set(dedicated)
-        months, shared = 0, set(self.shared_months)
-        for holding in self.holdings:
-            wanted = holding.months | self.coming if holding.active else holding.months
-            if holding.institution_id in own:
-                months += len(wanted)
-            else:
-                shared |= wanted
-        return LEAVES_PER_MONTH * (months + len(shared))
+    def __init__(
+        self, holdings: Sequence[Holding], coming: frozenset[date], shared_months: frozenset[date]
+    ) -> None:
+        self.holdings = sorted(holdings, key=lambda h: (-h.size, not h.dedicated, h.institution_id))
+        self.wanted = {
+            h.institution_id: h.months | coming if h.active else h.months for h in holdings
+        }
+        self.dedicated: set[str] = set()
+        self._own_months = 0
+        # How many want each month of the shared subtree; those that have leaves are wanted once.
+        self._shared = Counter(shared_months)
+        for months in self.wanted.values():
+            self._shared.update(months)
+        for holding in holdings:
+            if holding.dedicated:
+                self.put(holding, dedicated=True)
+
+    @property
+    def leaves(self) -> int:
+        return LEAVES_PER_MONTH * (self._own_months + len(self._shared))
+
+    def put(self, holding: Holding, *, dedicated: bool) -> None:
+        """Place somebody who is not placed so yet."""
+        months = self.wanted[holding.institution_id]
+        if dedicated:
+            self.dedicated.add(holding.institution_id)
+            self._own_months += len(months)
+            for month in months:
+                self._shared[month] -= 1
+                if not self._shared[month]:
+                    del self._shared[month]
+        else:
+            self.dedicated.remove(holding.institution_id)
+            self._own_months -= len(months)
+            self._shared.update(months)
+
+    def smallest_first(self) -> Iterator[Holding]:
+        """The dedicated, the smallest first."""
+        for holding in reversed(self.holdings):
+            if holding.institution_id in self.dedicated:
+                yield holding
 
 
 def plan_placement(
@@ -94,23 +124,28 @@ def plan_placement(
     which the shared subtree has leaves (they stay). The order of `holdings` does not matter, and
     planning again after the moves gives none.
     """
-    ordered = tuple(sorted(holdings, key=lambda h: (-h.size, not h.dedicated, h.institution_id)))
-    placement = _Placement(ordered, frozenset(coming), frozenset(shared_months))
-    before = {h.institution_id for h in ordered if h.dedicated}
-    after = _promoted(placement, _within(placement, before, budget), budget)
+    ahead, ready = frozenset(coming), frozenset(shared_months)
+    goal = _Placement(holdings, ahead, ready)
+    for holding in goal.smallest_first():
+        if goal.leaves <= budget:
+            break
+        goal.put(holding, dedicated=False)
+    # Ends, because whoever comes in is larger than all who leave for it.
+    while sum(_try_in(goal, holding, budget) for holding in goal.holdings):
+        pass
 
+    now = _Placement(holdings, ahead, ready)
     moves: list[Move] = []
-    now = set(before)
-    for holding in reversed(ordered):
-        if holding.institution_id in before - after:
-            now.discard(holding.institution_id)
-            reason = f"smallest of the dedicated, budget {budget}"
-            moves.append(_move(Direction.DEMOTE, holding, placement.leaves(now), reason))
-    for holding in ordered:
-        if holding.institution_id in after - before:
-            now.add(holding.institution_id)
+    for holding in now.smallest_first():
+        if holding.institution_id not in goal.dedicated:
+            now.put(holding, dedicated=False)
+            reason = f"among the smallest, budget {budget}"
+            moves.append(_move(Direction.DEMOTE, holding, now.leaves, reason))
+    for holding in now.holdings:
+        if holding.institution_id in goal.dedicated - now.dedicated:
+            now.put(holding, dedicated=True)
             reason = "no rows yet" if holding.is_newcomer else f"fits into the budget {budget}"
-            moves.append(_move(Direction.PROMOTE, holding, placement.leaves(now), reason))
+            moves.append(_move(Direction.PROMOTE, holding, now.leaves, reason))
     return moves
 
 
@@ -118,42 +153,27 @@ def _move(direction: Direction, holding: Holding, leaves_after: int, reason: str
     return Move(direction, holding.institution_id, holding.size, leaves_after, reason)
 
 
-def _within(placement: _Placement, dedicated: set[str], budget: int) -> set[str]:
-    """The dedicated that stay, the smallest having left until the budget is kept."""
-    kept = set(dedicated)
-    for holding in reversed(placement.holdings):
-        if placement.leaves(kept) <= budget:
-            break
-        kept.discard(holding.institution_id)
-    return kept
-
-
-def _promoted(placement: _Placement, dedicated: set[str], budget: int) -> set[str]:
-    """The dedicated after everybody had a try, the largest first, until nothing changes."""
-    placed = set(dedicated)
-    changed = True
-    while changed:
-        changed = False
-        for holding in placement.holdings:
-            if not holding.active or holding.institution_id in placed:
-                continue
-            better = _with(placement, placed, holding, budget)
-            if better is not None:
-                placed, changed = better, True
-    return placed
-
-
-def _with(
-    placement: _Placement, placed: set[str], newcomer: Holding, budget: int
-) -> set[str] | None:
-    """The dedicated once this one is among them; None if that is not worth it."""
-    tried = placed | {newcomer.institution_id}
-    headroom = 0 if newcomer.is_newcomer else LEAVES_PER_MONTH * HEADROOM_MONTHS * len(tried)
-    if placement.leaves(tried) + headroom <= budget:
-        return tried
-    for holding in reversed(placement.holdings):
-        if holding.institution_id in placed and EXCHANGE_RATIO * holding.size < newcomer.size:
-            tried = tried - {holding.institution_id}
-            if placement.leaves(tried) <= budget:
-                return tried
-    return None
+def _try_in(placement: _Placement, holding: Holding, budget: int) -> bool:
+    """Dedicate this institution if it is worth it; whether it was done."""
+    if not holding.active or holding.institution_id in placement.dedicated:
+        return False
+    smaller = list(
+        takewhile(
+            lambda other: EXCHANGE_RATIO * other.size < holding.size, placement.smallest_first()
+        )
+    )
+    placement.put(holding, dedicated=True)
+    spare = LEAVES_PER_MONTH * HEADROOM_MONTHS * len(placement.dedicated)
+    needed = 0 if smaller or holding.is_newcomer else spare
+    if placement.leaves + needed <= budget:
+        return True
+    out = []
+    for other in smaller:
+        placement.put(other, dedicated=False)
+        out.append(other)
+        if placement.leaves <= budget:
+            return True
+    for other in out:
+        placement.put(other, dedicated=True)
+    placement.put(holding, dedicated=False)
+    return False
