@@ -75,12 +75,12 @@ class RunningSums:
 
     def admit(self, batches: Sequence[Sums]) -> None:
         """Make room for the pairs of these batches; one call for many days is cheaper."""
-        fresh = np.unique(np.concatenate([batch.codes for batch in batches] or [self.codes]))
-        if len(self.codes):
-            at = np.minimum(np.searchsorted(self.codes, fresh), len(self.codes) - 1)
-            fresh = fresh[self.codes[at] != fresh]
+        fresh = np.concatenate([self.codes[:0], *(self._strange(batch) for batch in batches)])
         if not len(fresh):
             return
+        # Sorting finds the distinct ones several times faster than np.unique's hashing.
+        fresh.sort()
+        fresh = fresh[np.concatenate(([True], fresh[1:] != fresh[:-1]))]
         where = np.searchsorted(self.codes, fresh)
 
         def widen(values: Int64) -> Int64:
@@ -91,6 +91,13 @@ class RunningSums:
         self._marks = {
             name: (widen(points), widen(events)) for name, (points, events) in self._marks.items()
         }
+
+    def _strange(self, batch: Sums) -> Int64:
+        """The codes of a batch that are not in the universe."""
+        if not len(self.codes):
+            return batch.codes
+        at = np.minimum(np.searchsorted(self.codes, batch.codes), len(self.codes) - 1)
+        return batch.codes[self.codes[at] != batch.codes]
 
     def restart(self, total: Sums) -> None:
         """Set the totals to `total`, whose pairs are admitted; marks stay."""

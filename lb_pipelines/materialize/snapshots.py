@@ -9,7 +9,7 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.snapshots import SnapshotRows, snapshot_rows
 from lb_pipelines.core.words import BoardType, Granularity
-from lb_pipelines.db import copy
+from lb_pipelines.db import bulk
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import boards as repository
 from lb_pipelines.db.repositories.boards import Columns
@@ -84,10 +84,10 @@ def _columns(
         repeat(opened.type.value.encode(), count),
         (opened.references[board] for _, part in parts for board in part.boards),
         chain.from_iterable(repeat(g.value.encode(), len(part)) for g, part in parts),
-        repeat(copy.encode_date(day.day), count),
-        chain.from_iterable(copy.encode_dates(part.period_start) for _, part in parts),
-        copy.encode_jsonb(text for _, part in parts for text in part.entries),
-        copy.encode_jsonb(
+        repeat(bulk.encode_date(day.day), count),
+        chain.from_iterable(bulk.encode_dates(part.period_start) for _, part in parts),
+        bulk.encode_jsonb(text for _, part in parts for text in part.entries),
+        bulk.encode_jsonb(
             b"{" + figures + b',"provenance":' + origin + b"}"
             for _, part in parts
             for figures in part.statistics

@@ -17,7 +17,7 @@ from lb_pipelines.core.periods import ONE_DAY, DayRange, baseline_day
 from lb_pipelines.core.ranking import Float64
 from lb_pipelines.core.trends import TrendRows, trend_rows
 from lb_pipelines.core.words import BoardType, Granularity
-from lb_pipelines.db import copy
+from lb_pipelines.db import bulk
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import boards as repository
 from lb_pipelines.db.repositories.boards import Columns, Leader
@@ -122,7 +122,7 @@ def _columns(
 
     def integers(column: str) -> Iterator[bytes]:
         return chain.from_iterable(
-            copy.encode_numbers(getattr(part, column), "i4") for _, part in parts
+            bulk.encode_numbers(getattr(part, column), "i4") for _, part in parts
         )
 
     return [
@@ -130,11 +130,11 @@ def _columns(
         repeat(opened.type.value.encode(), count),
         (reference for reference, _ in names),
         (granularity for _, granularity in names),
-        repeat(copy.encode_date(day.day), count),
+        repeat(bulk.encode_date(day.day), count),
         chain.from_iterable(
-            repeat(copy.encode_date(baseline_day(g, day.day)), len(part)) for g, part in parts
+            repeat(bulk.encode_date(baseline_day(g, day.day)), len(part)) for g, part in parts
         ),
-        (copy.encode_date(leads[name].since) for name in names),
+        (bulk.encode_date(leads[name].since) for name in names),
         integers("ranked"),
         integers("ranked_change"),
         floats("mean"),
@@ -145,9 +145,9 @@ def _columns(
         floats("rank_correlation"),
         (leads[name].student_id.encode() for name in names),
         (digest for _, part in parts for digest in part.content_hash),
-        copy.encode_jsonb(text for _, part in parts for text in part.movement),
-        copy.encode_jsonb(text for _, part in parts for text in part.students),
-        copy.encode_jsonb(repeat(metadata, count)),
+        bulk.encode_jsonb(text for _, part in parts for text in part.movement),
+        bulk.encode_jsonb(text for _, part in parts for text in part.students),
+        bulk.encode_jsonb(repeat(metadata, count)),
     ]
 
 
@@ -155,6 +155,6 @@ def _nullable(values: Float64) -> Iterator[bytes | None]:
     return (
         None if absent else field
         for field, absent in zip(
-            copy.encode_numbers(values, "f8"), np.isnan(values).tolist(), strict=True
+            bulk.encode_numbers(values, "f8"), np.isnan(values).tolist(), strict=True
         )
     )

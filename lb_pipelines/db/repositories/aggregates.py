@@ -14,8 +14,8 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, instants_around
 from lb_pipelines.core.ranking import Int64
 from lb_pipelines.core.words import BoardType
-from lb_pipelines.db import copy, queries
-from lb_pipelines.db.copy import POSTGRES_EPOCH_MICROSECONDS, Int4Array, Int8Array
+from lb_pipelines.db import bulk, queries
+from lb_pipelines.db.bulk import POSTGRES_EPOCH_MICROSECONDS, Int4Array, Int8Array
 from lb_pipelines.db.engine import Connection
 
 # The four keys of a cell, in the order in which cells are sorted.
@@ -94,7 +94,7 @@ def events_of_days(
 ) -> list[DayEvents]:
     """The events of each of these days, in their order."""
     low, high = instants_around(days, institution.zone)
-    columns = copy.read_fixed(
+    columns = bulk.read_columns(
         connection,
         queries.aggregates.events_of_days.sql.rstrip().rstrip(";"),
         {
@@ -105,16 +105,7 @@ def events_of_days(
             "low": low,
             "high": high,
         },
-        {
-            "day": "i4",
-            "students": "i4",
-            "classes": "i4",
-            "subjects": "i4",
-            "campuses": "i4",
-            "amount": "i4",
-            "active": "i4",
-            "updated_at": "i8",
-        },
+        ("day", *KEYS, "amount", "active", "updated_at"),
     )
     order = np.argsort(columns["day"], kind="stable")
     cuts = np.searchsorted(columns["day"][order], np.arange(len(days) + 1))
@@ -283,4 +274,4 @@ class _Cursor:
         self._connection = connection
 
     def cursor(self, *_: Any, **__: Any) -> Any:
-        return copy.array_cursor(self._connection)
+        return bulk.array_cursor(self._connection)

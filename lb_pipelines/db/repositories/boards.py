@@ -15,7 +15,7 @@ from typing import Any
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY
 from lb_pipelines.core.words import BoardType
-from lb_pipelines.db import copy, queries
+from lb_pipelines.db import bulk, queries
 from lb_pipelines.db.engine import Connection
 
 Columns = Sequence[Iterable[bytes | None]]
@@ -79,10 +79,10 @@ def _replace(
     which = {"institution_id": institution.id, "type": type.value, "day": day}
     if not table.any_of_day(connection, **which):
         first = _Counted(columns[0])
-        copy.write_rows(connection, table.copy_in.sql.rstrip().rstrip(";"), [first, *columns[1:]])
+        bulk.write_rows(connection, table.copy_in.sql.rstrip().rstrip(";"), [first, *columns[1:]])
         return first.seen
     table.prepare_stage(connection)
-    copy.write_rows(connection, table.copy_to_stage.sql.rstrip().rstrip(";"), columns)
+    bulk.write_rows(connection, table.copy_to_stage.sql.rstrip().rstrip(";"), columns)
     written: int = table.upsert(connection, **which)
     written += table.remove_vanished(connection, **which)
     return written

@@ -17,7 +17,7 @@ from lb_pipelines.core.ranking import Int32, Int64
 from lb_pipelines.core.sums import pair_codes
 from lb_pipelines.core.timeline import BoardTerms
 from lb_pipelines.core.words import BoardType
-from lb_pipelines.db import copy, queries
+from lb_pipelines.db import bulk, queries
 from lb_pipelines.db.engine import Connection
 
 _DAYS_1970_TO_2000 = 10_957
@@ -46,30 +46,27 @@ class Index:
 
 def students(connection: Connection, institution: Institution) -> Index:
     """All students of the institution."""
-    table = copy.read_csv(
-        connection,
-        _text(queries.directory.students),
-        {"institution_key": institution.key},
-        pa.schema([("key", pa.int64()), ("id", pa.string())]),
+    keys, ids = bulk.read_texts(
+        connection, _text(queries.directory.students), {"institution_key": institution.key}
     )
-    return _index(table)
+    return Index(ids, keys)
 
 
 def boards(
     connection: Connection, institution: Institution, type: BoardType, terms: list[Term]
 ) -> tuple[Index, BoardTerms]:
     """All boards of one type, and which term's TERM board each has."""
-    table = copy.read_csv(
-        connection,
-        _text(getattr(queries.directory, f"boards_of_{type.lower()}")),
-        {"institution_key": institution.key},
-        pa.schema([("key", pa.int64()), ("term", pa.string()), ("id", pa.string())]),
-    )
+    query = getattr(queries.directory, f"boards_of_{type.lower()}")
+    rows = list(query(connection, institution_key=institution.key))
     own = None
     if type is BoardType.CLASS:
         position = {term.id: at for at, term in enumerate(terms)}
-        own = np.array([position[term] for term in table["term"].to_pylist()], dtype=np.int32)
-    return _index(table), BoardTerms(terms, own)
+        own = np.array([position[term] for _, term, _ in rows], dtype=np.int32)
+    index = Index(
+        pa.array([id for *_, id in rows], pa.string()),
+        np.array([key for key, *_ in rows], dtype=np.int64),
+    )
+    return index, BoardTerms(terms, own)
 
 
 def enrolment(
@@ -80,26 +77,22 @@ def enrolment(
     students: Index,
 ) -> Enrolment:
     """Who is enrolled on each board, and when."""
-    columns = copy.read_fixed(
+    columns = bulk.read_columns(
         connection,
         _text(getattr(queries.directory, f"enrolled_of_{type.lower()}")),
         {"institution_key": institution.key},
-        {"board": "i4", "student": "i4", "begin": "i4", "end": "i4"},
+        ("board", "student", "enrolled_on", "withdrawn_on"),
     )
     # -infinity and infinity come as the ends of int32.
     begins, ends = (
         np.clip(columns[name].astype(np.int64) + _DAYS_1970_TO_2000, ALWAYS, NEVER)
-        for name in ("begin", "end")
+        for name in ("enrolled_on", "withdrawn_on")
     )
     codes = pair_codes(
         boards.ordinals(columns["board"].astype(np.int64)),
         students.ordinals(columns["student"].astype(np.int64)),
     )
     return merge(len(boards), codes, begins, ends)
-
-
-def _index(table: pa.Table) -> Index:
-    return Index(table["id"].combine_chunks(), table["key"].to_numpy())
 
 
 def _text(query: object) -> str:
