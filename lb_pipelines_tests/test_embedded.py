@@ -311,7 +311,7 @@ def test_a_socket_directory_of_somebody_else_is_refused(directory: Path) -> None
     trap = directory / "trap"
     trap.symlink_to(directory)
     with pytest.raises(DatabaseUnavailable, match="belongs to another user"):
-        embedded._private_directory(trap, None)
+        embedded.private_directory(trap)
 
 
 def test_the_longest_socket_path_that_is_used_can_be_bound(directory: Path) -> None:

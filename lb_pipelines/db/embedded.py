@@ -140,7 +140,7 @@ class EmbeddedServer:
                 self._create_database(cluster)
                 return self.url
             except BaseException:
-                self._leave()
+                self._leave_and_stop_if_last()
                 raise
 
     def stop(self) -> None:
@@ -156,13 +156,7 @@ class EmbeddedServer:
         if self._users_lock is None:
             return
         with self._exclusively():
-            self._leave()
-            try:
-                alone = _locked(self.home / "users", fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return
-            with alone:
-                self._shut_down()
+            self._leave_and_stop_if_last()
 
     @property
     def url(self) -> str:
@@ -208,6 +202,15 @@ class EmbeddedServer:
         if self._users_lock is not None:
             self._users_lock.close()
             self._users_lock = None
+
+    def _leave_and_stop_if_last(self) -> None:
+        self._leave()
+        try:
+            alone = _locked(self.home / "users", fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        with alone:
+            self._shut_down()
 
     def _existing_cluster(self) -> Path:
         return (self.home / "cluster").resolve()
@@ -333,7 +336,7 @@ class EmbeddedServer:
                 "Dump it with the version that made it, move the directory away and restore",
             )
         sockets = self._socket_directory(cluster)
-        _private_directory(sockets, user)
+        private_directory(sockets, (user.uid, user.gid) if user else None)
         settings = self.settings | {
             "listen_addresses": "",
             "port": str(_PORT),
@@ -495,19 +498,21 @@ def _runs(binaries: Path, user: _User) -> bool:
     return user.can("-r", binaries.parent / "share/postgresql/postgres.bki")
 
 
-def _private_directory(path: Path, user: _User | None) -> None:
-    """A directory that only the server's user can enter; in /tmp nobody else may have made it."""
+def private_directory(path: Path, owner: tuple[int, int] | None = None) -> None:
+    """Make a directory that only its owner can enter; in /tmp nobody else may have made it.
+
+    `owner` is a uid and gid where root makes it for another user.
+    """
     path.mkdir(mode=0o700, exist_ok=True)
-    status = path.lstat()
-    owners = {os.geteuid()} | ({user.uid} if user else set())
-    if path.is_symlink() or status.st_uid not in owners:
+    allowed = {os.geteuid()} | ({owner[0]} if owner else set())
+    if path.is_symlink() or path.lstat().st_uid not in allowed:
         raise DatabaseUnavailable(
-            f"The directory {path} for PostgreSQL's socket belongs to another user",
+            f"The directory {path}, meant for sockets, belongs to another user",
             "Remove it, or keep the project under a shorter path",
         )
     path.chmod(0o700)
-    if user is not None:
-        os.chown(path, user.uid, user.gid)
+    if owner is not None:
+        os.chown(path, *owner)
 
 
 def _locked(path: Path, operation: int) -> IO[bytes]:
