@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
@@ -24,6 +25,10 @@ from sqlalchemy.engine import URL
 from lb_pipelines.db.embedded import EmbeddedServer
 from lb_pipelines.db.engine import Database, normalize_url
 from lb_pipelines.db.migrate import upgrade
+
+# How long an example takes says nothing: servers and machines differ.
+hypothesis.settings.register_profile("lb_pipelines", deadline=None)
+hypothesis.settings.load_profile("lb_pipelines")
 
 # Measured on PostgreSQL 18 without fsync: FILE_COPY 20 ms, WAL_LOG (the default) 235 ms.
 _STRATEGY = SQL("STRATEGY FILE_COPY")

@@ -99,6 +99,8 @@ def unpack(data: bytes) -> Distribution:
     """Read a packed distribution; raises ValueError for anything else."""
     raw = np.frombuffer(data, dtype=np.uint8)
     ends = np.flatnonzero(raw < 0x80)
+    if not len(raw) or raw[-1] >= 0x80:
+        raise ValueError("not a packed distribution: cut off inside a number")
     begins = np.concatenate(([0], ends[:-1] + 1))
     numbers = np.zeros(len(ends), dtype=np.uint64)
     lengths = ends - begins + 1

@@ -151,7 +151,8 @@ def instants_around(days: DayRange, zone: ZoneInfo) -> tuple[datetime, datetime]
 
     A local day is not always one interval (clocks that go back across midnight), so the exact
     day of an event is read off its own local time; these bounds only let PostgreSQL prune, and
-    reach 3 hours further on both sides, more than any clock ever went back.
+    reach 3 hours further on both sides: since 1970 no clock went further back across midnight
+    (Antarctica/Casey goes so far).
     """
     slack = timedelta(hours=3)
     low = datetime.combine(days.first, time.min, zone).astimezone(UTC) - slack
