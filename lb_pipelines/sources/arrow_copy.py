@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from lb_pipelines.db.copy import POSTGRES_EPOCH, POSTGRES_EPOCH_MICROSECONDS
+from lb_pipelines.db.bulk import POSTGRES_EPOCH, POSTGRES_EPOCH_MICROSECONDS
 from lb_pipelines.db.engine import Connection
 
 T = TypeVar("T")

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain, islice
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -116,11 +117,16 @@ def lock(connection: Connection, institution_keys: Iterable[int]) -> None:
 
 
 def merge_institution(
-    connection: Connection, id: str, name: str, time_zone: str
+    connection: Connection,
+    id: str,
+    name: str,
+    time_zone: str,
+    academic_year_start_month: int | None = None,
 ) -> tuple[int, Written]:
     """Make or correct one institution and lock it; its key. Raises if it is not active."""
-    row = {name: [None] for name in SCHEMAS["institutions"].names}
+    row: dict[str, list[Any]] = {name: [None] for name in SCHEMAS["institutions"].names}
     row |= {"id": [id], "name": [name], "time_zone": [time_zone]}
+    row["academic_year_start_month"] = [academic_year_start_month]
     written = merge(connection, "institutions", pa.table(row, schema=SCHEMAS["institutions"]))
     key, status = institutions(connection)[id]
     if status != "ACTIVE":
