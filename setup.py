@@ -23,7 +23,6 @@ setup(
         "psutil>=5.9",
         "psycopg[binary]>=3.2",
         "pyarrow>=17",
-        "pyyaml>=6",
         "rich>=13",
         "sqlalchemy>=2.0",
         "typer>=0.12",

@@ -1,0 +1,75 @@
+"""Dagster's run queue at a start: runs that nobody works on any more, runs that are wanted.
+
+The only part of the supervisor that imports Dagster; a start with nothing to do goes without.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from pathlib import Path
+
+from dagster import DagsterInstance
+
+from lb_pipelines.core.periods import DayRange, contiguous_ranges
+from lb_pipelines.db.engine import Database
+from lb_pipelines.db.repositories import institutions
+from lb_pipelines.errors import InvalidInstitution
+from lb_pipelines.orchestration import requests
+from lb_pipelines.orchestration.jobs import DAILY_LEADERBOARDS
+from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle, neighbour_order
+
+_SERVED_BY = ".dagster/grpc_info"
+
+
+def fail_lost_runs(dagster_home: Path, run_ids: Sequence[str], code_server: str) -> int:
+    """End runs whose process ended with an earlier code server at this address; how many.
+
+    Dagster's launcher cannot tell that they are dead, so they would stay "started" and keep their
+    institution's place in the queue for ever. The daemon tries a failed run again.
+    """
+    lost = 0
+    with DagsterInstance.from_config(str(dagster_home)) as instance:
+        for run_id in run_ids:
+            run = instance.get_run_by_id(run_id)
+            served_by = json.loads(run.tags.get(_SERVED_BY, "{}")) if run is not None else {}
+            if run is not None and served_by.get("socket") == code_server:
+                instance.report_run_failed(run, "Its process ended when Dagster was stopped.")
+                lost += 1
+    return lost
+
+
+def launch_missing(
+    dagster_home: Path,
+    database: Database,
+    missing: Mapping[str, Sequence[date]],
+    launch: Callable[[str, Mapping[str, str]], str],
+    now: datetime,
+) -> list[str]:
+    """Launch a run an institution for days without boards; the ids of these runs.
+
+    `launch` takes a job and tags. Days that a queued run will make are left to it.
+    """
+    with DagsterInstance.from_config(str(dagster_home)) as instance:
+        with database.transaction() as connection:
+            every = {i.id: i for i in institutions.every(connection) if i.status == "ACTIVE"}
+        present = instance.get_dynamic_partitions(INSTITUTION)
+        offsets = []
+        for institution_id in every.keys() - set(present):
+            try:
+                offset = now.astimezone(every[institution_id].zone).utcoffset()
+            except InvalidInstitution:
+                continue  # The sensor says what is wrong with it.
+            offsets.append((institution_id, offset or now - now))
+        instance.add_dynamic_partitions(INSTITUTION, neighbour_order(offsets))
+        working = requests.at_work(instance, instance.get_dynamic_partitions(INSTITUTION))
+    return [
+        launch(DAILY_LEADERBOARDS, _tags(institution_id, days))
+        for institution_id, wanted in missing.items()
+        for days in contiguous_ranges(day for day in wanted if not working[institution_id, day])
+    ]
+
+
+def _tags(institution_id: str, days: DayRange) -> dict[str, str]:
+    return Rectangle(days, institution_id, institution_id).tags
