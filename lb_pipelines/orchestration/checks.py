@@ -1,9 +1,9 @@
 """What must be true of every snapshot, asked of the rows themselves after they were written.
 
 One check an asset, per partition. It is evaluated by the op that makes the assets, on the days it
-has just written: a step of its own would be skipped with the op's outputs. It can also be run
-alone, from an asset's Checks page, on any partitions. A check that fails warns; it does not stop
-the day of the others.
+has just written: a step of its own would be skipped with the op's outputs. There it looks at a
+sample, for it must not cost more than it is worth; run alone, from an asset's Checks page, it looks
+at every board of the partitions chosen. A verdict does not stop the work.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from lb_pipelines.db.repositories import verification
 from lb_pipelines.materialize.snapshots import asset_name
 from lb_pipelines.orchestration.partitions import partition_key
 
+SAMPLE = 100
+"""Boards of a day that are looked at after it was written; a board of 100 entries takes 0.1 ms."""
+
 
 @dataclass(frozen=True)
 class SnapshotCheck:
@@ -59,7 +62,8 @@ def _spec(type: BoardType, partitions: MultiPartitionsDefinition) -> AssetCheckS
         description=(
             "On every board of the day: as many entries as N and the ranked students allow, no "
             "student twice, points from high to low, the first with rank 1, ranks that follow "
-            "from the points by the institution's method, and a sum that fits the entries."
+            "from the points by the institution's method, and a sum that fits the entries. After "
+            f"a materialization up to {SAMPLE} boards a day, drawn anew each day; run alone, all."
         ),
         partitions_def=partitions,
     )
@@ -71,10 +75,14 @@ def evaluate(
     instance: DagsterInstance,
     institution: Institution,
     days: DayRange,
+    *,
+    at_most: int | None = None,
 ) -> Iterator[AssetCheckEvaluation]:
-    """The check's verdict on every day of a range."""
+    """The check's verdict on every day of a range, by so many boards a day; None: by all."""
     with database.transaction() as connection:
-        verdicts = verification.wrong_boards(connection, institution, check.type, days)
+        verdicts = verification.wrong_boards(
+            connection, institution, check.type, days, at_most=at_most
+        )
     targets = _latest_materializations(instance, check, institution, days)
     for day, verdict in verdicts.items():
         key = partition_key(day, institution.id)
@@ -87,9 +95,13 @@ def evaluate(
             target_materialization_data=targets.get(key),
             description=None
             if not verdict.wrong
-            else f"{verdict.wrong} of {verdict.boards} boards are wrong, the first: "
+            else f"{verdict.wrong} of {verdict.looked_at} boards are wrong, for example "
             f"{verdict.example}. Materialize the day again; if it stays, the code is wrong.",
-            metadata={"boards": verdict.boards, "wrong_boards": verdict.wrong},
+            metadata={
+                "boards": verdict.boards,
+                "looked_at": verdict.looked_at,
+                "wrong": verdict.wrong,
+            },
         )
 
 

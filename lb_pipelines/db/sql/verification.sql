@@ -1,11 +1,23 @@
 -- What must be true of snapshots, whoever wrote them.
 
--- name: wrong_boards(institution_id, type, first, last, method, limits)
--- Per day: boards, how many of them contradict themselves, and one of those. Archived boards keep
--- the settings of their time and are left out.
-SELECT s.snapshot_date, count(*), count(*) FILTER (WHERE NOT coalesce(right_, false)),
-       min(s.reference_id || ' ' || s.time_granularity) FILTER (WHERE NOT coalesce(right_, false))
-FROM lb.leaderboard_snapshots s
+-- name: wrong_boards(institution_id, type, first, last, method, limits, at_most)
+-- Per day: boards, how many were looked at, how many of those contradict themselves, and one of
+-- them. Which are looked at is drawn anew for every day. Archived boards keep the settings of their
+-- time and are left out.
+WITH drawn AS (
+    SELECT snapshot_date, reference_id, time_granularity, metadata, entries,
+           count(*) OVER (PARTITION BY snapshot_date) AS boards,
+           row_number() OVER (
+               PARTITION BY snapshot_date
+               ORDER BY hashtextextended(reference_id || time_granularity || snapshot_date, 0)
+           ) AS place
+    FROM lb.leaderboard_snapshots
+    WHERE institution_id = :institution_id AND type = :type
+      AND snapshot_date BETWEEN :first AND :last AND status = 'ACTIVE'
+)
+SELECT snapshot_date, min(boards), count(*), count(*) FILTER (WHERE NOT coalesce(right_, false)),
+       min(reference_id || ' ' || time_granularity) FILTER (WHERE NOT coalesce(right_, false))
+FROM drawn s
 CROSS JOIN LATERAL (
     SELECT count(*) = least((s.metadata ->> 'ranked')::bigint,
                             (:limits::jsonb ->> s.time_granularity)::bigint)
@@ -29,7 +41,6 @@ CROSS JOIN LATERAL (
         WINDOW placed AS (ORDER BY place)
     ) AS entries
 ) AS verdict
-WHERE s.institution_id = :institution_id AND s.type = :type
-  AND s.snapshot_date BETWEEN :first AND :last AND s.status = 'ACTIVE'
-GROUP BY s.snapshot_date
-ORDER BY s.snapshot_date;
+WHERE s.place <= :at_most
+GROUP BY snapshot_date
+ORDER BY snapshot_date;

@@ -49,7 +49,7 @@ from lb_pipelines.orchestration.assets.aggregates import point_aggregates
 from lb_pipelines.orchestration.assets.family import LeaderboardAsset, Metadata, markdown_table
 from lb_pipelines.orchestration.assets.snapshots import board_snapshots
 from lb_pipelines.orchestration.assets.trends import board_trends
-from lb_pipelines.orchestration.checks import SnapshotCheck, evaluate, snapshot_checks
+from lb_pipelines.orchestration.checks import SAMPLE, SnapshotCheck, evaluate, snapshot_checks
 from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.partitions import days_by_institution, partition_key, split_key
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
@@ -161,7 +161,14 @@ class _Work:
                     yield self._materialization(asset, institution, result)
             for check in self.checks:
                 self._where = f"the check of {check.spec.asset_key.to_user_string()}"
-                yield from evaluate(check, self.database, self.context.instance, institution, days)
+                yield from evaluate(
+                    check,
+                    self.database,
+                    self.context.instance,
+                    institution,
+                    days,
+                    at_most=SAMPLE if self._makes(check) else None,
+                )
         if partitions:
             seconds = time.perf_counter() - started
             self.context.log.info(
@@ -185,6 +192,9 @@ class _Work:
             for result in asset.materialize(self.database, institution, part, provenance):
                 yield result
                 self._where = f"{asset.name} of {min(result.day + ONE_DAY, part.last)}"
+
+    def _makes(self, check: SnapshotCheck) -> bool:
+        return any(asset.spec.key == check.spec.asset_key for asset in self.assets)
 
     def _materialization(
         self, asset: LeaderboardAsset, institution: Institution, result: DayResult

@@ -1,0 +1,44 @@
+"""Dagster's own storage in PostgreSQL, with connections that are kept.
+
+As it comes, dagster-postgres opens three or four connections for every event it writes; only the
+webserver keeps one. Measured on 1,050 materializations in one run: 49 ms of Dagster's own for each
+without, 10 ms with kept connections. `dagster.yaml` names this class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self, cast
+
+from dagster._core.storage.config import PostgresStorageConfig
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
+
+_NO_TIMEOUT = 0
+# Below the hour after which firewalls and poolers commonly drop a silent connection.
+_RECYCLE_SECONDS = 1_800
+# Besides the one that is kept; as many threads of a process can write at once.
+_OVERFLOW = 20
+
+
+class PooledPostgresStorage(DagsterPostgresStorage):
+    """dagster-postgres' storage, each part of it on one kept connection and as many as needed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for part in (self.run_storage, self.event_log_storage, self.schedule_storage):
+            part.optimize_for_webserver(_NO_TIMEOUT, _RECYCLE_SECONDS, _OVERFLOW)
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> Self:
+        """What Dagster calls with the `config` of dagster.yaml, which is that of `postgres`."""
+        config = cast(PostgresStorageConfig, config_value)
+        return cls(
+            inst_data=inst_data,
+            postgres_url=pg_url_from_config(config),
+            should_autocreate_tables=config.get("should_autocreate_tables", True),
+            token_provider=get_token_provider_from_config(config),
+        )
