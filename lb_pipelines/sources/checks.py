@@ -64,7 +64,9 @@ class Checker:
         self._refused |= mask
         chosen = pa.array(mask)
         reasons = reason.filter(chosen) if isinstance(reason, pa.Array) else reason
-        self._note(self._file.lines.filter(chosen), column, self.text(column).filter(chosen), reasons)
+        self._note(
+            self._file.lines.filter(chosen), column, self.text(column).filter(chosen), reasons
+        )
 
     def ids(self, column: str, *, required: bool) -> pa.Array:
         """A column of ids: refuses what is missing (if required), too long or unprintable."""

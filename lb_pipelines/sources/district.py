@@ -133,9 +133,7 @@ def generate(database: Database, spec: District, *, progress: Progress = silent)
     report = ImportReport()
     months = {day.replace(day=1) for day in days_between(spec.first_day, spec.end_day)}
     # Local days reach a little over the ends in UTC.
-    loading.ensure_months(
-        database, months | {spec.first_day - ONE_DAY, spec.end_day + ONE_DAY}
-    )
+    loading.ensure_months(database, months | {spec.first_day - ONE_DAY, spec.end_day + ONE_DAY})
     done = 0
     for school in _schools(spec):
         with database.transaction() as connection:
@@ -342,10 +340,10 @@ class _SchoolKeys:
             ]
 
         return cls(
-            *keys("student", school.student_ids),
-            *keys("subject", school.subject_ids),
-            *keys("campus", school.campus_ids),
-            classes=keys("class", *class_ids),
+            keys("student", school.student_ids)[0],
+            keys("subject", school.subject_ids)[0],
+            keys("campus", school.campus_ids)[0],
+            keys("class", *class_ids),
         )
 
 

@@ -201,10 +201,14 @@ class _School:
     @classmethod
     def of(cls, courses: pa.Table, info: pa.Table, registrations: pa.Table) -> _School:
         pairs = zip(
-            courses["code_module"].to_pylist(), courses["code_presentation"].to_pylist(), strict=True
+            courses["code_module"].to_pylist(),
+            courses["code_presentation"].to_pylist(),
+            strict=True,
         )
         classes = sorted(set(pairs))
-        unknown = [f"{module}-{term}" for module, term in classes if (module, term) not in PRESENTATIONS]
+        unknown = [
+            f"{module}-{term}" for module, term in classes if (module, term) not in PRESENTATIONS
+        ]
         if unknown:
             raise ImportRefused(
                 f"courses has presentations whose dates are not known: {', '.join(unknown)}",
@@ -473,7 +477,9 @@ def _clicks(school: _School, visits: pa.Table) -> _Events:
     pairs = group >> _DAY_BITS
     classes = pairs >> _STUDENT_BITS
     # The distinct (class, day) are few thousands: their texts are made once.
-    class_days, prefix_of = np.unique(classes << _DAY_BITS | (offsets + _DAY_ZERO), return_inverse=True)
+    class_days, prefix_of = np.unique(
+        classes << _DAY_BITS | (offsets + _DAY_ZERO), return_inverse=True
+    )
     names = school.class_ids()
     return _Events(
         prefixes=[

@@ -146,9 +146,7 @@ class _Import:
         for form in FORMAT:
             if form.name in found:
                 self.progress(f"reading {found[form.name].name}", 0, None)
-                texts[form.name] = files.read_text(
-                    found[form.name], form.required, form.optional
-                )
+                texts[form.name] = files.read_text(found[form.name], form.required, form.optional)
                 rows = texts[form.name].table.num_rows
                 self.progress(f"reading {found[form.name].name}", rows, rows)
         if "institutions" in texts:
@@ -202,15 +200,14 @@ class _Import:
         owners = self._owners(check)
         ids = check.ids(id_column, required=True)
         check.unique(owners, id_column)
-        self._merge(
-            check, {"institution_key": owners, "id": ids, "name": check.texts("name")}
-        )
+        self._merge(check, {"institution_key": owners, "id": ids, "name": check.texts("name")})
 
     def _import_terms(self, check: Checker) -> None:
         owners = self._owners(check)
         ids = check.ids("term_id", required=True)
         check.unique(owners, "term_id")
-        starts, ends = check.dates("starts_on", required=True), check.dates("ends_on", required=True)
+        starts = check.dates("starts_on", required=True)
+        ends = check.dates("ends_on", required=True)
         check.refuse(pc.less(ends, starts), "ends_on", "the term ends before it starts")
         self._merge(
             check,
@@ -351,7 +348,9 @@ class _Import:
         keys = pa.array([key for key, _ in self.institutions.values()], pa.int32())
         return keys.take(at)
 
-    def _find(self, check: Checker, owners: pa.Array, dimension: str, *, required: bool) -> pa.Array:
+    def _find(
+        self, check: Checker, owners: pa.Array, dimension: str, *, required: bool
+    ) -> pa.Array:
         """Where each row's id of a dimension is among the known; refuses those that are not."""
         column = f"{dimension}_id"
         ids = check.text(column)

@@ -266,3 +266,6 @@ ON CONFLICT (institution_key, event_id, occurred_at) DO UPDATE SET
 WHERE (p.student_key, p.class_key, p.subject_key, p.campus_key, p.amount, p.status)
     IS DISTINCT FROM (excluded.student_key, excluded.class_key, excluded.subject_key,
                       excluded.campus_key, excluded.amount, excluded.status);
+
+-- name: has_schema()$
+SELECT to_regclass('lb.student_points') IS NOT NULL;
