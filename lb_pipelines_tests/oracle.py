@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import calendar
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from fractions import Fraction
 from functools import cached_property
@@ -102,6 +102,11 @@ class School:
     @property
     def method(self) -> str:
         return self.metadata.get("leaderboardRanking", "competition")
+
+
+def renamed(school: School, id: str, *, events: tuple[Event, ...] | None = None) -> School:
+    """The same school under an id, with other events if given; nothing is remembered of it."""
+    return replace(school, id=id, events=school.events if events is None else events, remembered={})
 
 
 class Place(NamedTuple):

@@ -69,7 +69,7 @@ def make_school(
     students: int = 6,
     metadata: dict[str, Any] | None = None,
 ) -> School:
-    """A school whose events lie within `span` days around the moment; the same for the same seed."""
+    """A school whose events lie within `span` days around the moment; equal for an equal seed."""
     chance = random.Random(seed)
     zone, pivot = moment
     first = pivot - timedelta(days=chance.randint(span // 3, max(span // 3, 2 * span // 3)))
