@@ -26,6 +26,10 @@ SCHEMA = pa.schema(
         ("id", pa.string()),
     ]
 )
+TABLE = (
+    "CREATE TEMP TABLE t (at timestamptz, key integer, month smallint, text text,"
+    " large bigint, flag boolean, day date, id text)"
+)
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _TEXT = st.text(st.characters(exclude_characters="\x00", codec="utf-8"), max_size=6)
 
@@ -34,7 +38,8 @@ def _row(optional: bool) -> st.SearchStrategy[tuple[Any, ...]]:
     def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         return st.none() | values if optional else values
 
-    instants = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
+    microseconds = st.integers(-(10**17), 10**17)
+    instants = microseconds.map(lambda count: EPOCH + count * EPOCH.resolution)
     return st.tuples(
         maybe(instants),
         maybe(st.integers(-(2**31), 2**31 - 1)),
@@ -89,10 +94,7 @@ def test_postgresql_reads_back_what_was_written(database: Database) -> None:
         (EPOCH, -1, -2, "", 7, False, date(2024, 2, 29), "NULL"),
     ]
     with database.transaction() as connection:
-        connection.execute(
-            "CREATE TEMP TABLE t (at timestamptz, key integer, month smallint, text text,"
-            " large bigint, flag boolean, day date, id text)"
-        )
+        connection.execute(TABLE)
         assert arrow_copy.write(connection, "t", iter([_batch(rows[:2]), _batch(rows[2:])])) == 3
         assert connection.execute("SELECT * FROM t").fetchall() == rows
 
@@ -102,9 +104,8 @@ def test_an_error_while_batches_are_made_reaches_the_caller(database: Database) 
         yield _batch([(EPOCH, 1, 1, "", 1, True, date(2024, 1, 1), "a")])
         raise ValueError("no more")
 
-    with pytest.raises(ValueError, match="no more"), database.transaction() as connection:
-        connection.execute(
-            "CREATE TEMP TABLE t (at timestamptz, key integer, month smallint, text text,"
-            " large bigint, flag boolean, day date, id text)"
-        )
-        arrow_copy.write(connection, "t", batches())
+    with database.transaction() as connection:
+        connection.execute(TABLE)
+        with pytest.raises(ValueError, match="no more"):
+            arrow_copy.write(connection, "t", batches())
+        connection.rollback()

@@ -146,6 +146,7 @@ def _csv_as_text(path: Path, check_header: Callable[[list[str]], None]) -> TextF
     with path.open(encoding="utf-8-sig", newline="") as text:
         names = next(reader(text), [])
     check_header(names)
+    _require_closed_quotes(path)
     misshapen: list[tuple[int, str]] = []
 
     def set_aside(row: csv.InvalidRow) -> str:
@@ -174,6 +175,17 @@ def _csv_as_text(path: Path, check_header: Callable[[list[str]], None]) -> TextF
     except pa.ArrowInvalid:
         table = read(numbered=True)
     return _numbered(path, table, misshapen)
+
+
+def _require_closed_quotes(path: Path) -> None:
+    """Refuse a quote that is never closed: Arrow would take the rest of the file as one value."""
+    with path.open("rb") as file:
+        quotes = sum(chunk.count(b'"') for chunk in iter(lambda: file.read(1 << 22), b""))
+    if quotes % 2:
+        raise ImportRefused(
+            f"{path} cannot be read: a quoted value is not closed ({quotes:,} quotes)",
+            'Close it, and write a quote inside a value twice ("")',
+        )
 
 
 def _numbered(path: Path, table: pa.Table, misshapen: list[tuple[int, str]]) -> TextFile:

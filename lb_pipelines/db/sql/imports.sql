@@ -17,30 +17,30 @@ CREATE TEMP TABLE incoming_institutions (
     academic_year_start_month smallint, metadata text
 ) ON COMMIT DROP;
 
--- name: merge_institutions()^
--- A value that is not given keeps what is stored.
-WITH wanted AS (
-    SELECT n.id, coalesce(n.name, s.name, n.id) AS name,
-           coalesce(n.status, s.status, 'ACTIVE') AS status,
-           coalesce(n.time_zone, s.time_zone, 'UTC') AS time_zone,
-           coalesce(n.academic_year_start_month, s.academic_year_start_month, 8::smallint)
-               AS academic_year_start_month,
-           coalesce(n.metadata::jsonb, s.metadata, '{}') AS metadata
-    FROM incoming_institutions n
-    LEFT JOIN lb.institutions s USING (id)
-    EXCEPT
-    SELECT id, name, status, time_zone, academic_year_start_month, metadata FROM lb.institutions
-), written AS (
-    INSERT INTO lb.institutions AS s
-        (id, name, status, time_zone, academic_year_start_month, metadata)
-    SELECT * FROM wanted ORDER BY id
-    ON CONFLICT (id) DO UPDATE SET
-        name = excluded.name, status = excluded.status, time_zone = excluded.time_zone,
-        academic_year_start_month = excluded.academic_year_start_month,
-        metadata = excluded.metadata
-    RETURNING xmax = 0 AS is_new
-)
-SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM written;
+-- name: add_institutions()!
+-- Waits for another import that adds the same one; what is not given gets its default.
+INSERT INTO lb.institutions
+    (id, name, status, time_zone, academic_year_start_month, metadata)
+SELECT id, coalesce(name, id), coalesce(status, 'ACTIVE'), coalesce(time_zone, 'UTC'),
+       coalesce(academic_year_start_month, 8), coalesce(metadata::jsonb, '{}')
+FROM incoming_institutions
+WHERE id NOT IN (SELECT id FROM lb.institutions)
+ORDER BY id
+ON CONFLICT (id) DO NOTHING;
+
+-- name: change_institutions()!
+-- What is not given keeps what is stored.
+UPDATE lb.institutions s
+SET name = coalesce(n.name, s.name), status = coalesce(n.status, s.status),
+    time_zone = coalesce(n.time_zone, s.time_zone),
+    academic_year_start_month
+        = coalesce(n.academic_year_start_month, s.academic_year_start_month),
+    metadata = coalesce(n.metadata::jsonb, s.metadata)
+FROM incoming_institutions n
+WHERE s.id = n.id
+  AND (s.name <> n.name OR s.status <> n.status OR s.time_zone <> n.time_zone
+       OR s.academic_year_start_month <> n.academic_year_start_month
+       OR s.metadata <> n.metadata::jsonb);
 
 -- name: stage_campuses#
 CREATE TEMP TABLE incoming_campuses (
