@@ -42,20 +42,29 @@ def replace_snapshots(
 def replace_trends(
     connection: Connection, institution: Institution, type: BoardType, day: date, columns: Columns
 ) -> int:
-    """Make the day's trends these rows and join later days' leads; gives the number written.
+    """Make the day's trends these rows, and leads right around them; gives the number written.
 
-    `columns` in the order of `copy_in` in trends.sql, as binary fields.
+    `columns` in the order of `copy_in` in trends.sql, as binary fields. Days may be written in any
+    order and by several processes at once; when each lead began does not depend on that.
     """
+    # Before any row: whoever waited for it with rows locked could be waited for.
+    queries.trends.lock_leads(connection, institution_key=institution.key, type=type.value)
     written = _replace(connection, queries.trends, institution, type, day, columns)
-    around = {
-        "institution_id": institution.id,
-        "type": type.value,
-        "day": day,
-        "next_day": day + ONE_DAY,
-    }
-    if queries.trends.leads_go_on(connection, **around):
-        queries.trends.join_later_leads(connection, **around)
+    _settle_leads(connection, institution, type, day - ONE_DAY)
+    _settle_leads(connection, institution, type, day)
     return written
+
+
+def _settle_leads(
+    connection: Connection, institution: Institution, type: BoardType, day: date
+) -> None:
+    """Make the leads of the day after `day`, and of all days to which they reach, follow it."""
+    which = {"institution_id": institution.id, "type": type.value, "next_day": day + ONE_DAY}
+    wrong = list(queries.trends.wrong_leads(connection, **which, day=day))
+    if wrong:
+        names = ("references", "granularities", "leaders", "was", "since")
+        columns = map(list, zip(*wrong, strict=True))
+        queries.trends.correct_leads(connection, **which, **dict(zip(names, columns, strict=True)))
 
 
 def leaders(

@@ -59,24 +59,30 @@ SELECT reference_id, time_granularity, leader_id, leader_since
 FROM lb.leaderboard_trends
 WHERE institution_id = :institution_id AND type = :type AND snapshot_date = :day;
 
--- name: leads_go_on(institution_id, type, day, next_day)$
--- Whether a lead that seems to begin on the next day began on this one or before.
-SELECT EXISTS (
-    SELECT FROM lb.leaderboard_trends ours
-    JOIN lb.leaderboard_trends later USING (reference_id, time_granularity, leader_id)
-    WHERE ours.institution_id = :institution_id AND ours.type = :type
-      AND ours.snapshot_date = :day
-      AND later.institution_id = :institution_id AND later.type = :type
-      AND later.snapshot_date = :next_day AND later.leader_since = :next_day);
+-- name: lock_leads(institution_key, type)$
+-- Until the transaction ends: a lead runs over many days, so writers of any of them take turns.
+SELECT pg_advisory_xact_lock(hashtextextended('lb_pipelines:leads:' || :type, :institution_key));
 
--- name: join_later_leads(institution_id, type, day, next_day)!
--- Earlier days may be materialized after later ones; the result must not depend on the order.
-UPDATE lb.leaderboard_trends later
-SET leader_since = ours.leader_since
-FROM lb.leaderboard_trends ours
-WHERE ours.institution_id = :institution_id AND ours.type = :type AND ours.snapshot_date = :day
-  AND later.institution_id = :institution_id AND later.type = :type
-  AND later.snapshot_date >= :next_day AND later.leader_since = :next_day
-  AND later.reference_id = ours.reference_id
-  AND later.time_granularity = ours.time_granularity
-  AND later.leader_id = ours.leader_id;
+-- name: wrong_leads(institution_id, type, day, next_day)
+-- Leads of the next day that do not say what follows from this day as it stands now: that of the
+-- same student goes on, any other one begins.
+SELECT next.reference_id, next.time_granularity, next.leader_id, next.leader_since, right_.since
+FROM lb.leaderboard_trends next
+LEFT JOIN lb.leaderboard_trends ours
+  ON ours.institution_id = :institution_id AND ours.type = :type AND ours.snapshot_date = :day
+ AND ours.reference_id = next.reference_id AND ours.time_granularity = next.time_granularity
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN ours.leader_id = next.leader_id THEN ours.leader_since ELSE :next_day::date END
+) AS right_ (since)
+WHERE next.institution_id = :institution_id AND next.type = :type
+  AND next.snapshot_date = :next_day AND next.leader_since <> right_.since;
+
+-- name: correct_leads(institution_id, type, next_day, references, granularities, leaders, was, since)!
+-- On the next day and on all days to which the same lead reached.
+UPDATE lb.leaderboard_trends t
+SET leader_since = wrong.since
+FROM unnest(:references::text[], :granularities::text[], :leaders::text[], :was::date[],
+            :since::date[]) AS wrong (reference_id, time_granularity, leader_id, was, since)
+WHERE t.institution_id = :institution_id AND t.type = :type AND t.snapshot_date >= :next_day
+  AND t.reference_id = wrong.reference_id AND t.time_granularity = wrong.time_granularity
+  AND t.leader_id = wrong.leader_id AND t.leader_since = wrong.was;
