@@ -252,6 +252,18 @@ def test_readers_and_writers_do_not_hold_up_a_new_month(database: Database) -> N
         assert ensure_event_months(database, JULY, JULY, patience=impatient)
 
 
+def test_a_new_institution_that_cannot_be_let_in_goes_to_shared(database: Database) -> None:
+    ensure_snapshot_months(database, "other", JULY, JULY, budget=0)
+    patience = Patience(lock_timeout=0.02, tries=2, sleep=lambda _: None)
+    with database.transaction() as busy:
+        busy.execute(SNAPSHOT, row("other", JULY))
+        made = ensure_snapshot_months(database, "new", JULY, AUGUST, patience=patience)
+    assert len(made) == 6
+    assert all(name.startswith("shared_") for name in made)
+    with database.transaction() as connection:
+        assert not is_dedicated(connection, "new")
+
+
 def test_a_detached_leaf_is_not_taken_for_one_that_serves(database: Database) -> None:
     ensure_snapshot_months(database, "inst_123", JULY, JULY)
     with database.transaction() as connection:

@@ -97,11 +97,13 @@ def test_after_a_move_the_next_day_goes_to_the_new_place(shared_pair: Database) 
             assert all(leaf.startswith(prefix) for leaf in rows_by_leaf(connection, "inst_123"))
 
 
-def test_months_made_ahead_come_along(shared_pair: Database) -> None:
-    ensure_snapshot_months(shared_pair, "inst_123", date(2023, 10, 1), date(2023, 11, 1), budget=0)
+def test_months_without_rows_yet_come_along(shared_pair: Database) -> None:
+    ensure_snapshot_months(shared_pair, "inst_123", date(2023, 10, 1), date(2023, 12, 1), budget=0)
+    fill(shared_pair, "inst_123", [date(2023, 11, 1)])
     promote(shared_pair, "inst_123")
+    fill(shared_pair, "inst_123", [date(2023, 10, 1), date(2023, 12, 1)])
     with shared_pair.transaction() as connection:
-        assert max(leaf_months(connection)["inst_123"]) == date(2023, 11, 1)
+        assert len(leaf_months(connection)["inst_123"]) == 6
 
 
 def test_an_archived_row_stays_archived(shared_pair: Database) -> None:

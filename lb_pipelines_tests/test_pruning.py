@@ -5,12 +5,14 @@ the locks that were really taken. A query that stops pruning costs seconds over 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
 import pytest
 
+from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.partitions import ensure_event_months, ensure_snapshot_months
 from lb_pipelines_tests.conftest import _Databases
@@ -158,6 +160,49 @@ def test_a_join_with_a_loaded_table_prunes_by_the_constants_beside_it(district: 
         assert cursor.rowcount == 2
         assert locked_leaves(connection) == {"a_CLASS_2024-02"}
         connection.rollback()
+
+
+# What the named queries take, all of institution `a`, type CLASS and 29 February 2024.
+_PARAMETERS: dict[str, object] = {
+    "institution_id": "a",
+    "type": "CLASS",
+    "day": date(2024, 2, 29),
+    "first": date(2024, 2, 1),
+    "last": date(2024, 2, 29),
+}
+
+
+def _named() -> list[tuple[str, str]]:
+    """All named queries of the two roots that ask for one day or for days of one month."""
+    found = []
+    for file in ("snapshots", "trends", "glances", "verification"):
+        namespace = queries.load(file)
+        for name in namespace.available_queries:
+            text = getattr(namespace, name).sql
+            taken = set(re.findall(r"%\((\w+)\)s", text))
+            if (
+                not name.endswith("_cursor")
+                and {"institution_id", "type"} <= taken
+                and (taken & {"day", "first"} and "next_day" not in taken)
+            ):
+                found.append((file, name))
+    return found
+
+
+@pytest.mark.parametrize(("file", "name"), _named())
+def test_a_named_query_of_one_day_touches_one_leaf(
+    district: Database, file: str, name: str
+) -> None:
+    text = getattr(queries.load(file), name).sql
+    with district.transaction() as connection:
+        queries.snapshots.prepare_stage(connection)
+        queries.trends.prepare_stage(connection)
+        others = {"method": "competition", "limits": "{}", "at_most": 5}
+        connection.execute(f"EXPLAIN {text}", _PARAMETERS | others)
+        suffix = ":trends" if "leaderboard_trends" in text else ""
+        # What only inserts takes its locks when the first row comes.
+        assert locked_leaves(connection) <= {f"a_CLASS_2024-02{suffix}"}
+        assert locked_leaves(connection) or name == "upsert"
 
 
 def test_a_day_of_events_reads_one_month(district: Database) -> None:

@@ -31,7 +31,7 @@ from lb_pipelines.db.partitions.names import (
     top,
 )
 from lb_pipelines.db.partitions.patience import PLACEMENT_LOCK, Patience, held
-from lb_pipelines.errors import PartitionDetached
+from lb_pipelines.errors import PartitionBusy, PartitionDetached
 
 LEAF_BUDGET = 3_000
 """Leaves below both roots together; above it a plan that cannot prune costs seconds."""
@@ -105,7 +105,12 @@ def _settle(
         if not _may_settle(database, institution_id, budget - needed):
             return None
         name = top(institution_id, Root.SNAPSHOTS)
-        patience.run(database, name, partial(plant, institution_id=institution_id))
+        try:
+            patience.run(database, name, partial(plant, institution_id=institution_id))
+        except PartitionBusy:
+            # Somebody works in `shared` for long. Better there than not at all: a later
+            # maintenance can still take it out.
+            return None
         return create_missing(database, board_leaves(institution_id, months), patience)
 
 

@@ -86,8 +86,8 @@ def _promote(connection: Connection, institution_id: str) -> int:
         connection, institution_ids=[institution_id], months=shared
     )
     filled = [month for _, month in found]
-    # Those after the last month with rows were made ahead, perhaps for this institution.
-    months = filled + [month for month in shared if filled and month > filled[-1]]
+    # Later ones and gaps too: a writer that was promised a month must find it after the move.
+    months = [month for month in shared if filled and month >= filled[0]]
     for root in Root:
         grow(connection, institution_id, root)
     lz4 = bool(queries.partitions.offers_lz4(connection))
