@@ -1,7 +1,7 @@
 """A small district written straight into the tables, for the tests of the Dagster layer.
 
 Each institution has two classes of one subject on one campus and a few students, who get points
-on every day of the months given; what the points are is of no interest here.
+on every day of a range; what the points are is of no interest here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db import partitions
 from lb_pipelines.db.engine import Database
 
-DAYS = DayRange(date(2024, 2, 26), date(2024, 4, 30))
+DAYS = DayRange(date(2024, 3, 25), date(2024, 4, 12))
 
 
 def add_institution(

@@ -13,10 +13,11 @@ from dagster import (
     DefaultScheduleStatus,
     DefaultSensorStatus,
     Definitions,
+    RetryPolicy,
     in_process_executor,
 )
 
-from lb_pipelines.orchestration.assets.leaderboards import leaderboards
+from lb_pipelines.orchestration.assets.leaderboards import RETRIES, leaderboards
 from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.jobs import (
     daily_leaderboards_job,
@@ -38,13 +39,14 @@ def build_defs(
     settings: Settings | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
     now: Clock = utc_now,
+    retries: RetryPolicy = RETRIES,
 ) -> Definitions:
     """All assets, checks, jobs, schedules, sensors and resources of the project."""
     settings = settings or Settings.from_env()
     running = DefaultScheduleStatus.RUNNING
     sensing = DefaultSensorStatus.RUNNING
     return Definitions(
-        assets=[leaderboards(leaderboard_partitions(settings.start_day), now)],
+        assets=[leaderboards(leaderboard_partitions(settings.start_day), now, retries)],
         jobs=[
             daily_leaderboards_job(),
             reward_processing_job(),

@@ -29,10 +29,12 @@ from dagster import (
     Backoff,
     DagsterEventType,
     DagsterInstance,
+    DagsterRun,
     Failure,
     Jitter,
     MetadataValue,
     MultiPartitionsDefinition,
+    Output,
     RetryPolicy,
     multi_asset,
 )
@@ -57,10 +59,10 @@ from lb_pipelines.orchestration.resources import LeaderboardDatabase
 LEADERBOARDS = "leaderboards"
 
 # A lost connection or a lost race heals by itself; bad data does not (see `Failed.transient`).
-_RETRIES = RetryPolicy(max_retries=2, delay=10, backoff=Backoff.EXPONENTIAL, jitter=Jitter.FULL)
+RETRIES = RetryPolicy(max_retries=2, delay=10, backoff=Backoff.EXPONENTIAL, jitter=Jitter.FULL)
 _RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
 
-Event = AssetMaterialization | AssetCheckEvaluation
+Event = AssetMaterialization | AssetCheckEvaluation | Output[None]
 
 
 def leaderboard_families(partitions: MultiPartitionsDefinition) -> list[LeaderboardAsset]:
@@ -72,7 +74,9 @@ def leaderboard_families(partitions: MultiPartitionsDefinition) -> list[Leaderbo
     ]
 
 
-def leaderboards(partitions: MultiPartitionsDefinition, now: Clock = utc_now) -> AssetsDefinition:
+def leaderboards(
+    partitions: MultiPartitionsDefinition, now: Clock = utc_now, retries: RetryPolicy = RETRIES
+) -> AssetsDefinition:
     """The seven assets and their checks as one op, any subset of which can be selected."""
     families = leaderboard_families(partitions)
     checks = snapshot_checks(partitions)
@@ -83,7 +87,7 @@ def leaderboards(partitions: MultiPartitionsDefinition, now: Clock = utc_now) ->
         check_specs=[check.spec for check in checks],
         can_subset=True,
         backfill_policy=BackfillPolicy.single_run(),
-        retry_policy=_RETRIES,
+        retry_policy=retries,
     )
     def _leaderboards(
         context: AssetExecutionContext, leaderboard_database: LeaderboardDatabase
@@ -146,6 +150,9 @@ class _Work:
                 failed.append(self._note(Failed(institution_id, self._where, error)))
         if failed:
             raise _failure(failed, len(days))
+        # The outputs of checks record nothing, but Dagster would report them as missing.
+        for check in self.checks:
+            yield Output(None, output_name=check.spec.get_python_identifier())
 
     def _institution(self, institution_id: str, ranges: Sequence[DayRange]) -> Iterator[Event]:
         self._where = "its settings"
@@ -158,7 +165,7 @@ class _Work:
                 for result in self._asset(asset, institution, days):
                     partitions, rows = partitions + 1, rows + result.rows
                     written += result.written
-                    yield self._materialization(asset, institution, result)
+                    yield self._seen(asset, institution, result)
             for check in self.checks:
                 self._where = f"the check of {check.spec.asset_key.to_user_string()}"
                 yield from evaluate(
@@ -186,7 +193,7 @@ class _Work:
         self, asset: LeaderboardAsset, institution: Institution, days: DayRange
     ) -> Iterator[DayResult]:
         wanted = [day for day in days if (asset.name, _key(day, institution)) not in self._kept]
-        provenance = Provenance(run_id=self.context.run_id)
+        provenance = Provenance(run_id=self.context.run.run_id)
         for part in contiguous_ranges(wanted):
             self._where = f"{asset.name} of {part.first}"
             for result in asset.materialize(self.database, institution, part, provenance):
@@ -196,26 +203,21 @@ class _Work:
     def _makes(self, check: SnapshotCheck) -> bool:
         return any(asset.spec.key == check.spec.asset_key for asset in self.assets)
 
-    def _materialization(
+    def _seen(
         self, asset: LeaderboardAsset, institution: Institution, result: DayResult
     ) -> AssetMaterialization:
         with self.database.transaction() as connection:
             shown = asset.show(connection, institution, result)
-        return AssetMaterialization(
-            asset_key=asset.spec.key,
-            partition=partition_key(result.day, institution.id),
-            # What the run's log shows; Dagster's own words would name neither day nor institution.
-            description=_sentence(result),
-            metadata={
-                "dagster/partition_row_count": result.rows,
-                "written": result.written,
-                "seconds": round(result.seconds, 4),
-                **result.numbers,
-                **({"superseded_by_later_state": True} if result.superseded else {}),
-                **shown,
-                "code_version": lb_pipelines.__version__,
-            },
-        )
+        metadata = {
+            "dagster/partition_row_count": result.rows,
+            "written": result.written,
+            "seconds": round(result.seconds, 4),
+            **result.numbers,
+            **({"superseded_by_later_state": True} if result.superseded else {}),
+            **shown,
+            "code_version": lb_pipelines.__version__,
+        }
+        return _materialization(asset.name, result.day, institution.id, _outcome(result), metadata)
 
     def _keep(self) -> Iterator[AssetMaterialization]:
         """Find what need not be done, because an earlier try of this run has recorded it, or a
@@ -226,7 +228,7 @@ class _Work:
         What another run has done is recorded in this one too, else Dagster would show it as
         failed should this run fail again.
         """
-        recorded = _recorded_by(self.context.instance, self.context.run_id)
+        recorded = _recorded_by(self.context.instance, self.context.run.run_id)
         earlier: dict[tuple[str, str], Metadata] = {}
         for run_id in _resumed_runs(self.context):
             earlier |= _recorded_by(self.context.instance, run_id)
@@ -240,11 +242,8 @@ class _Work:
         self._kept = {*recorded, *again}
         for (name, key), metadata in again.items():
             day, institution_id = split_key(key)
-            yield AssetMaterialization(
-                asset_key=name,
-                partition=partition_key(day, institution_id),
-                description=f"{name} of {institution_id} on {day}: kept from the run resumed here",
-                metadata=metadata,
+            yield _materialization(
+                name, day, institution_id, "kept from the run resumed here", metadata
             )
         if again:
             self.context.log.info(
@@ -274,13 +273,13 @@ def _recorded_by(instance: DagsterInstance, run_id: str) -> dict[tuple[str, str]
 
 def _resumed_runs(context: AssetExecutionContext) -> Iterator[str]:
     """The runs that this one goes on from, back to the first that started afresh."""
-    run = context.run
-    while any(run.tags.get(tag) == "true" for tag in _RESUME_TAGS) and run.parent_run_id:
-        yield run.parent_run_id
-        parent = context.instance.get_run_by_id(run.parent_run_id)
+    run: DagsterRun | None = context.run
+    while run is not None and any(run.tags.get(tag) == "true" for tag in _RESUME_TAGS):
+        parent = run.get_parent_run_id()
         if parent is None:
             return
-        run = parent
+        yield parent
+        run = context.instance.get_run_by_id(parent)
 
 
 def _split_by_closing(
@@ -305,11 +304,25 @@ def _spoken(ranges: Sequence[DayRange]) -> str:
     )
 
 
-def _sentence(result: DayResult) -> str:
-    what = f"{result.asset} of {result.institution_id} on {result.day}"
+def _outcome(result: DayResult) -> str:
     if result.superseded:
-        return f"{what}: another run has written a later state of the events, nothing written"
-    return f"{what}: {result.rows:,} rows, {result.written:,} new or changed"
+        return "another run has written a later state of the events, nothing written"
+    return f"{result.rows:,} rows, {result.written:,} new or changed"
+
+
+def _materialization(
+    asset: str, day: date, institution_id: str, outcome: str, metadata: Metadata
+) -> AssetMaterialization:
+    key = partition_key(day, institution_id)
+    return AssetMaterialization(
+        asset_key=asset,
+        partition=key,
+        # As Dagster itself tags the materializations of two dimensions.
+        tags={f"dagster/partition/{name}": part for name, part in key.keys_by_dimension.items()},
+        # What the run's log shows; Dagster's own words would name neither day nor institution.
+        description=f"{asset} of {institution_id} on {day}: {outcome}",
+        metadata=metadata,
+    )
 
 
 def _failure(failed: Sequence[Failed], of: int) -> Failure:
