@@ -131,20 +131,9 @@ class Supervisor:
         with self._step("Dagster") as say:
             self._wait("code server", lambda: _accepts(code_server))
             client = self._start_webserver()
-            lost = client.at_work()
-            if lost:
-                from lb_pipelines.supervisor import backlog
-
-                backlog.fail_lost_runs(self.dagster_home, lost, code_server)
-            say("code server and webserver")
-        asked: list[str] = []
-        missing = demo.missing(datetime.now(UTC)) if demo else {}
-        if missing:
-            from lb_pipelines.supervisor import backlog
-
-            asked = backlog.launch_missing(
-                self.dagster_home, database, missing, client.launch, datetime.now(UTC)
-            )
+            asked, retried = self._fill_queue(database, demo, client, code_server)
+            again = f"; {retried} interrupted runs will be tried again" if retried else ""
+            say(f"code server and webserver{again}")
         # After the queue is filled, so that the schedules see what is already on its way.
         self._start("daemon", "dagster._daemon", "run", "--workspace", self._workspace)
         if asked:
@@ -218,7 +207,7 @@ class Supervisor:
         # JSON is YAML.
         Path(self._workspace).write_text(json.dumps({"load_from": [server]}))
         self._start(
-            "code server", "dagster", "api", "grpc", "--socket", str(address),
+            "code-server", "dagster", "api", "grpc", "--socket", str(address),
             "--module-name", "lb_pipelines.definitions", "--location-name", LOCATION,
             "--log-level", "warning",
         )  # fmt: skip
@@ -234,6 +223,23 @@ class Supervisor:
         client = DagsterClient(f"http://{shown}:{port}", LOCATION)
         self._wait("webserver", client.ready)
         return client
+
+    def _fill_queue(
+        self, database: Database, demo: Demo, client: DagsterClient, code_server: str
+    ) -> tuple[list[str], int]:
+        """Runs launched for days without boards, and how many runs an earlier end interrupted."""
+        now = datetime.now(UTC)
+        at_work = client.at_work()
+        missing = demo.missing(now) if demo else {}
+        if not at_work and not missing:
+            return [], 0
+        from lb_pipelines.supervisor import backlog
+
+        lost = backlog.fail_lost_runs(self.dagster_home, at_work, code_server)
+        launched = backlog.launch_missing(
+            self.dagster_home, database, missing, client.launch, now, retried=lost
+        )
+        return launched, len(lost)
 
     @property
     def _workspace(self) -> str:

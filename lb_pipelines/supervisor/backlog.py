@@ -23,20 +23,21 @@ from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle, neighb
 _SERVED_BY = ".dagster/grpc_info"
 
 
-def fail_lost_runs(dagster_home: Path, run_ids: Sequence[str], code_server: str) -> int:
-    """End runs whose process ended with an earlier code server at this address; how many.
+def fail_lost_runs(dagster_home: Path, run_ids: Sequence[str], code_server: str) -> list[Rectangle]:
+    """End runs whose process ended with an earlier code server at this address; what they covered.
 
     Dagster's launcher cannot tell that they are dead, so they would stay "started" and keep their
     institution's place in the queue for ever. The daemon tries a failed run again.
     """
-    lost = 0
+    lost: list[Rectangle] = []
     with DagsterInstance.from_config(str(dagster_home)) as instance:
         for run_id in run_ids:
             run = instance.get_run_by_id(run_id)
             served_by = json.loads(run.tags.get(_SERVED_BY, "{}")) if run is not None else {}
             if run is not None and served_by.get("socket") == code_server:
                 instance.report_run_failed(run, "Its process ended when Dagster was stopped.")
-                lost += 1
+                covered = Rectangle.of_run(run.tags)
+                lost += [covered] if covered is not None else []
     return lost
 
 
@@ -46,10 +47,12 @@ def launch_missing(
     missing: Mapping[str, Sequence[date]],
     launch: Callable[[str, Mapping[str, str]], str],
     now: datetime,
+    retried: Sequence[Rectangle] = (),
 ) -> list[str]:
     """Launch a run an institution for days without boards; the ids of these runs.
 
-    `launch` takes a job and tags. Days that a queued run will make are left to it.
+    `launch` takes a job and tags. Days that a queued run will make are left to it, and those of
+    lost runs (`retried`) to the daemon.
     """
     with DagsterInstance.from_config(str(dagster_home)) as instance:
         with database.transaction() as connection:
@@ -63,7 +66,11 @@ def launch_missing(
                 continue  # The sensor says what is wrong with it.
             offsets.append((institution_id, offset or now - now))
         instance.add_dynamic_partitions(INSTITUTION, neighbour_order(offsets))
-        working = requests.at_work(instance, instance.get_dynamic_partitions(INSTITUTION))
+        order = instance.get_dynamic_partitions(INSTITUTION)
+        working = requests.at_work(instance, order)
+    for rectangle in retried:
+        for institution_id in rectangle.institutions(order):
+            working.update((institution_id, day) for day in rectangle.days)
     return [
         launch(DAILY_LEADERBOARDS, _tags(institution_id, days))
         for institution_id, wanted in missing.items()
