@@ -20,6 +20,8 @@ from lb_pipelines.errors import DatabaseUnavailable
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 OLDEST_SERVER, NEWEST_SERVER = 15, 18
+LEAF_BUDGET = 3_000
+"""Leaves below both partitioned roots together; above it a plan that cannot prune costs seconds."""
 
 # A generic plan of a prepared statement cannot prune and locks every leaf; JIT compiles plans
 # that run for milliseconds; days are computed with explicit zones only.
@@ -43,10 +45,12 @@ def normalize_url(url: str | URL) -> URL:
 class Database:
     """The project's access to one PostgreSQL database.
 
-    `url` is any PostgreSQL URL. Opening nothing until first used, it is cheap to make.
+    `url` is any PostgreSQL URL; `leaf_budget` the number of leaves up to which institutions get a
+    subtree of their own. Opening nothing until first used, it is cheap to make.
     """
 
-    def __init__(self, url: str | URL) -> None:
+    def __init__(self, url: str | URL, *, leaf_budget: int = LEAF_BUDGET) -> None:
+        self.leaf_budget = leaf_budget
         self.url = normalize_url(url)
         query = dict(self.url.query)
         options = f"{query.pop('options', '')} {_SESSION}".strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, repeat
 
 from lb_pipelines.core.institution import Institution
@@ -65,7 +66,10 @@ def _prepared(opened: Pass, provenance: Provenance) -> Iterator[PreparedDay]:
         all_time = rows.get(Granularity.ALL_TIME)
         numbers["ranked"] = all_time.ranked if all_time else 0
         yield PreparedDay(
-            day, sum(map(len, rows.values())), numbers, _columns(opened, day, rows, provenance)
+            day,
+            sum(map(len, rows.values())),
+            numbers,
+            partial(_columns, opened, day, rows, provenance),
         )
 
 

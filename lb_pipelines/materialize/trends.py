@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from itertools import chain, repeat
 
 import numpy as np
@@ -85,7 +86,10 @@ def _prepared(
         if all_time is not None and not np.isnan(all_time.retained_share).all():
             numbers["retained_share"] = float(np.nanmean(all_time.retained_share))
         yield PreparedDay(
-            day, sum(map(len, rows.values())), numbers, _columns(opened, day, rows, led, provenance)
+            day,
+            sum(map(len, rows.values())),
+            numbers,
+            partial(_columns, opened, day, rows, led, provenance),
         )
 
 

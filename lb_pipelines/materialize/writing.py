@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
+
+import psycopg
 
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, month_start
@@ -28,12 +31,12 @@ Replace = Callable[[Connection, Institution, BoardType, date, Columns], int]
 
 @dataclass(frozen=True)
 class PreparedDay:
-    """A day's rows, ready to be written: `columns` as binary fields, `numbers` for plots."""
+    """A day's rows, ready to be written: `columns` gives binary fields, `numbers` are for plots."""
 
     source: DayOfBoards
     rows: int
     numbers: Mapping[str, int | float]
-    columns: Columns
+    columns: Callable[[], Columns]
 
 
 def write(
@@ -47,38 +50,64 @@ def write(
     replace: Replace,
 ) -> Iterator[DayResult]:
     """Open a pass, prepare its days one by one and replace each in the table."""
-    partitions.ensure_snapshot_months(
-        database, institution.id, month_start(days.first), month_start(days.last)
-    )
+    _ensure_months(database, institution, days)
     with passes.opened(database, institution, type, days, provenance) as opened:
         started = time.perf_counter()
         for prepared in prepare(opened):
-            day, written = prepared.source.day, 0
-            with database.transaction() as connection:
-                claimed = ledger.claim(
-                    connection,
-                    institution,
-                    asset,
-                    day,
-                    through_revision=prepared.source.through_revision,
-                    boards=prepared.rows,
-                    run_id=provenance.run_id,
-                    code_version=provenance.code_version,
-                )
-                if claimed:
-                    written = replace(connection, institution, type, day, prepared.columns)
+            day = prepared.source.day
+            write_day = partial(
+                _write_day, database, asset, institution, type, prepared, provenance, replace
+            )
+            try:
+                written = write_day()
+            except psycopg.errors.CheckViolation:
+                # The institution was moved into a subtree of its own since its months were made.
+                _ensure_months(database, institution, days)
+                written = write_day()
             now = time.perf_counter()
             yield DayResult(
                 institution.id,
                 asset,
                 day,
                 rows=prepared.rows,
-                written=written,
+                written=written or 0,
                 seconds=now - started,
                 numbers=dict(prepared.numbers),
-                superseded=not claimed,
+                superseded=written is None,
             )
             started = now
+
+
+def _write_day(
+    database: Database,
+    asset: str,
+    institution: Institution,
+    type: BoardType,
+    prepared: PreparedDay,
+    provenance: Provenance,
+    replace: Replace,
+) -> int | None:
+    """Rows written; None where a later state of the events already stands."""
+    with database.transaction() as connection:
+        claimed = ledger.claim(
+            connection,
+            institution,
+            asset,
+            prepared.source.day,
+            through_revision=prepared.source.through_revision,
+            boards=prepared.rows,
+            run_id=provenance.run_id,
+            code_version=provenance.code_version,
+        )
+        if not claimed:
+            return None
+        return replace(connection, institution, type, prepared.source.day, prepared.columns())
+
+
+def _ensure_months(database: Database, institution: Institution, days: DayRange) -> None:
+    partitions.ensure_snapshot_months(
+        database, institution.id, month_start(days.first), month_start(days.last)
+    )
 
 
 def boards_by_granularity(rows: Mapping[Granularity, object]) -> dict[str, int | float]:

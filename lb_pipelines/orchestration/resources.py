@@ -22,7 +22,8 @@ class LeaderboardDatabase(ConfigurableResource):
     @cached_property
     def database(self) -> Database:
         """The same `Database` as long as this resource lives; nothing is opened by asking."""
-        return Database(self.url or Settings.from_env().database_url)
+        settings = Settings.from_env()
+        return Database(self.url or settings.database_url, leaf_budget=settings.leaf_budget)
 
     def teardown_after_execution(self, context: InitResourceContext) -> None:
         """Give the connections back at the end of a run, a tick of a schedule or of a sensor."""

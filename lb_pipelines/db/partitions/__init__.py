@@ -6,8 +6,8 @@ Pure: `names` (how everything is called), `placement` (who should be dedicated).
 move carries them along.
 """
 
+from lb_pipelines.db.engine import LEAF_BUDGET
 from lb_pipelines.db.partitions.leaves import (
-    LEAF_BUDGET,
     MONTHS_AHEAD,
     ensure_event_months,
     ensure_snapshot_months,

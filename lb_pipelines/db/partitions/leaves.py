@@ -33,8 +33,6 @@ from lb_pipelines.db.partitions.names import (
 from lb_pipelines.db.partitions.patience import PLACEMENT_LOCK, Patience, held
 from lb_pipelines.errors import PartitionBusy, PartitionDetached
 
-LEAF_BUDGET = 3_000
-"""Leaves below both roots together; above it a plan that cannot prune costs seconds."""
 MONTHS_AHEAD = 2
 """How many months after the current one maintenance keeps ready."""
 
@@ -58,17 +56,18 @@ def ensure_snapshot_months(
     first_month: date,
     last_month: date,
     *,
-    budget: int = LEAF_BUDGET,
+    budget: int | None = None,
     patience: Patience = LEAF_PATIENCE,
 ) -> list[str]:
     """Make the leaves that an institution's snapshots and trends of these months go into.
 
     An institution without rows gets a subtree of its own if the budget holds the leaves that it
     needs now and in the coming months; else, and for one that lies in `shared`, the shared leaves
-    are made. Returns the names made; does nothing, after one query, where a dedicated institution
-    has all.
+    are made. `budget` is the database's unless given. Returns the names made; does nothing, after
+    one query, where a dedicated institution has all.
     """
     validate_institution_id(institution_id)
+    budget = database.leaf_budget if budget is None else budget
     months = months_between(first_month, last_month)
     for _ in range(patience.tries - 1):
         with suppress(psycopg.errors.UndefinedTable):

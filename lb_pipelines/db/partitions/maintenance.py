@@ -11,9 +11,8 @@ from datetime import date
 
 from lb_pipelines.core.periods import month_start, next_month
 from lb_pipelines.db import queries
-from lb_pipelines.db.engine import Database
+from lb_pipelines.db.engine import LEAF_BUDGET, Database
 from lb_pipelines.db.partitions.leaves import (
-    LEAF_BUDGET,
     LEAF_PATIENCE,
     MONTHS_AHEAD,
     attached,
