@@ -455,8 +455,13 @@ def test_an_import_that_is_killed_leaves_no_trace(
     assert load(database, directory).changes == 0
 
 
-def test_two_imports_at_once_wait_for_each_other(database: Database, tmp_path: Path) -> None:
-    directory = write(tmp_path)
+@pytest.mark.parametrize("known", [False, True], ids=["new school", "known school"])
+def test_two_imports_at_once_wait_for_each_other(
+    database: Database, tmp_path: Path, known: bool
+) -> None:
+    if known:
+        load(database, write(tmp_path / "known", points=header("points")))
+    directory = write(tmp_path / "all")
     reports: list[ImportReport] = []
     second = threading.Thread(
         target=lambda: reports.append(load(Database(database.url), directory)), daemon=True
@@ -469,7 +474,7 @@ def test_two_imports_at_once_wait_for_each_other(database: Database, tmp_path: P
 
     reports.append(load(database, directory, progress=meet))
     second.join(timeout=60)
-    assert sorted(report.changes for report in reports) == [0, 26]
+    assert sorted(report.changes for report in reports) == [0, 5 if known else 26]
     assert len(rows(database, POINTS)) == 5
 
 
