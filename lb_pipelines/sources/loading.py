@@ -262,10 +262,13 @@ def _merge_points(
     unchanged = queries.imports.leave_unchanged_points(connection, institution_key=institution_key)
     if unchanged == staged:
         return Written(unchanged=unchanged)
-    moved = queries.imports.remove_moved_points(connection, institution_key=institution_key)
+    left = dict(queries.imports.remove_moved_points(connection, institution_key=institution_key))
+    if left:
+        queries.imports.hold_aggregates(connection, institution_key=institution_key)
+        queries.imports.mark_left_days(connection, institution_key=institution_key, days=list(left))
     changed = queries.imports.count_changed_points(connection, institution_key=institution_key)
     written = queries.imports.merge_points(connection)
-    return Written(written - changed, changed, unchanged, moved)
+    return Written(written - changed, changed, unchanged, sum(left.values()))
 
 
 def _owned(batch: pa.RecordBatch, institution_key: int) -> pa.RecordBatch:

@@ -161,8 +161,11 @@ def replace(
     hash_: bytes,
     run_id: str,
 ) -> None:
-    """Write a day's aggregate with a new revision and drop the totals that held the old one."""
-    queries.aggregates.replace(
+    """Write a day's aggregate with a new revision and drop the totals that held the old one.
+
+    A day without events that had no aggregate changes nothing: revision 0, and totals stay.
+    """
+    revision = queries.aggregates.replace(
         _Cursor(connection),
         institution_key=institution.key,
         day=day,
@@ -174,7 +177,8 @@ def replace(
         cells=len(cells),
         **_columns(cells),
     )
-    queries.aggregates.drop_totals(connection, institution_key=institution.key, day=day)
+    if revision:
+        queries.aggregates.drop_totals(connection, institution_key=institution.key, day=day)
 
 
 def states(connection: Connection, institution: Institution, last: date) -> list[DayState]:

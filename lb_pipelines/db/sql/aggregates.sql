@@ -31,15 +31,20 @@ SET source_rows = :source_rows, source_checksum = :source_checksum, watermark = 
 WHERE institution_key = :institution_key AND day = :day;
 
 -- name: replace(institution_key, day, source_rows, source_checksum, watermark, run_id, content_hash, cells, students, classes, subjects, campuses, points, events)$
+-- A day without events has the same sums before and after it is first aggregated: revision 0, so
+-- that nothing made before becomes stale.
 INSERT INTO lb.point_aggregates AS a (
     institution_key, day, revision, source_rows, source_checksum, watermark, run_id,
     content_hash, cells, students, classes, subjects, campuses, points, events)
 VALUES (
-    :institution_key, :day, nextval('lb.aggregate_revisions'), :source_rows, :source_checksum,
-    :watermark, :run_id, :content_hash, :cells, :students, :classes, :subjects, :campuses,
-    :points, :events)
+    :institution_key, :day,
+    CASE WHEN :cells > 0 THEN nextval('lb.aggregate_revisions') ELSE 0 END,
+    :source_rows, :source_checksum, :watermark, :run_id, :content_hash, :cells, :students,
+    :classes, :subjects, :campuses, :points, :events)
 ON CONFLICT (institution_key, day) DO UPDATE SET
-    revision = excluded.revision, source_rows = excluded.source_rows,
+    revision = CASE WHEN excluded.revision > 0 THEN excluded.revision
+                    ELSE nextval('lb.aggregate_revisions') END,
+    source_rows = excluded.source_rows,
     source_checksum = excluded.source_checksum, watermark = excluded.watermark,
     run_id = excluded.run_id, content_hash = excluded.content_hash, cells = excluded.cells,
     students = excluded.students, classes = excluded.classes, subjects = excluded.subjects,

@@ -19,19 +19,21 @@ ORDER BY day;
 
 -- name: outdated_days(institution_key)
 -- Days of which some asset was made from an older state than the aggregates now have.
-WITH revisions AS (
-    SELECT day, max(revision) OVER (ORDER BY day) AS through_revision
-    FROM lb.point_aggregates
-    WHERE institution_key = :institution_key
-)
-SELECT DISTINCT m.day
-FROM lb.materialized_days m
-CROSS JOIN LATERAL (
-    SELECT r.through_revision FROM revisions r WHERE r.day <= m.day ORDER BY r.day DESC LIMIT 1
-) AS now_
-WHERE m.institution_key = :institution_key AND m.asset <> 'point_aggregates'
-  AND m.through_revision < now_.through_revision
-ORDER BY m.day;
+SELECT DISTINCT day
+FROM (
+    SELECT day, through_revision, max(revision) OVER (ORDER BY day) AS newest_revision
+    FROM (
+        SELECT day, revision, NULL::bigint AS through_revision
+        FROM lb.point_aggregates
+        WHERE institution_key = :institution_key
+        UNION ALL
+        SELECT day, NULL, through_revision
+        FROM lb.materialized_days
+        WHERE institution_key = :institution_key AND asset <> 'point_aggregates'
+    ) AS states
+) AS history
+WHERE through_revision < newest_revision
+ORDER BY day;
 
 -- name: materialized_days_since(institution_key, day)
 SELECT DISTINCT day FROM lb.materialized_days
@@ -39,16 +41,18 @@ WHERE institution_key = :institution_key AND day >= :day
 ORDER BY day;
 
 -- name: changed_days(institution_key, zone, updated_since)
--- Local days whose events are no longer those that their aggregate was made from. Only days with
--- an event updated since then, or with an event moved away (source_checksum -1), are looked at;
--- up to the last aggregated day.
+-- Local days whose events are no longer those that their aggregate was made from, up to the last
+-- day that anything was made for. Only days with an event updated since then are looked at: now,
+-- or when they were aggregated (it may have gone), or that an event was moved away from
+-- (source_checksum -1).
 WITH touched AS (
     SELECT (occurred_at AT TIME ZONE :zone)::date AS day
     FROM lb.student_points
     WHERE institution_key = :institution_key AND updated_at >= :updated_since
     UNION
     SELECT day FROM lb.point_aggregates
-    WHERE institution_key = :institution_key AND source_checksum = -1
+    WHERE institution_key = :institution_key
+      AND (watermark >= :updated_since OR source_checksum = -1)
 ), present AS (
     SELECT t.day, count(p.event_id) AS source_rows,
            coalesce(sum((extract(epoch FROM p.updated_at) * 1000000)::bigint & 2147483647), 0)::bigint
@@ -65,5 +69,7 @@ SELECT p.day
 FROM present p
 LEFT JOIN lb.point_aggregates a ON a.institution_key = :institution_key AND a.day = p.day
 WHERE (a.source_rows, a.source_checksum) IS DISTINCT FROM (p.source_rows, p.source_checksum)
-  AND p.day <= (SELECT max(day) FROM lb.point_aggregates WHERE institution_key = :institution_key)
+  AND p.day <= greatest(
+      (SELECT max(day) FROM lb.point_aggregates WHERE institution_key = :institution_key),
+      (SELECT max(day) FROM lb.materialized_days WHERE institution_key = :institution_key))
 ORDER BY p.day;

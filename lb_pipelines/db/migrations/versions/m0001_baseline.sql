@@ -141,7 +141,7 @@ ALTER TABLE lb.point_aggregates
     ALTER subjects SET STORAGE EXTERNAL, ALTER campuses SET STORAGE EXTERNAL,
     ALTER points SET STORAGE EXTERNAL, ALTER events SET STORAGE EXTERNAL;
 COMMENT ON TABLE lb.point_aggregates IS 'One row per institution and day: arrays of equal length, one element per (student, class, subject, campus) with an ACTIVE event; 0 stands for no class, subject or campus. lb.point_aggregate_cells unnests it.';
-COMMENT ON COLUMN lb.point_aggregates.revision IS 'Raised whenever the content of the day changes; ascending within an institution';
+COMMENT ON COLUMN lb.point_aggregates.revision IS 'Raised whenever the content of the day changes; ascending within an institution; 0: no events, ever';
 COMMENT ON COLUMN lb.point_aggregates.cells IS 'Length of each array';
 COMMENT ON COLUMN lb.point_aggregates.source_rows IS 'Events of the day, VOIDED included';
 COMMENT ON COLUMN lb.point_aggregates.source_checksum IS 'Sum over the events of (updated_at in microseconds mod 2^31)';
