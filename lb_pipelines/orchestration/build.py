@@ -24,7 +24,6 @@ from lb_pipelines.orchestration.jobs import (
     partition_maintenance_job,
     reward_processing_job,
 )
-from lb_pipelines.orchestration.partitions import leaderboard_partitions
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 from lb_pipelines.orchestration.schedules import (
     daily_leaderboards_schedule,
@@ -46,7 +45,7 @@ def build_defs(
     running = DefaultScheduleStatus.RUNNING
     sensing = DefaultSensorStatus.RUNNING
     return Definitions(
-        assets=[leaderboards(leaderboard_partitions(settings.start_day), now, retries)],
+        assets=[leaderboards(settings.start_day, now, retries)],
         jobs=[
             daily_leaderboards_job(),
             reward_processing_job(),

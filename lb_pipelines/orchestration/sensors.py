@@ -19,7 +19,7 @@ from dagster import (
 )
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import DayRange
+from lb_pipelines.core.periods import DayRange, contiguous_ranges
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions, progress
 from lb_pipelines.errors import LeaderboardError
@@ -70,12 +70,14 @@ def institutions_sensor(status: DefaultSensorStatus, now: Clock = utc_now) -> Se
         gone = sorted(present - active.keys())
         if not new and not gone:
             return SkipReason(f"The {len(active)} active institutions are the partitions.")
-        context.log.info(f"New: {', '.join(new) or 'none'}; gone: {', '.join(gone) or 'none'}")
         return SensorResult(
+            skip_reason=SkipReason(
+                f"New: {', '.join(new) or 'none'}; gone: {', '.join(gone) or 'none'}."
+            ),
             dynamic_partitions_requests=[
                 *([institution_partitions.build_add_request(new)] if new else []),
                 *([institution_partitions.build_delete_request(gone)] if gone else []),
-            ]
+            ],
         )
 
     return _sensor
@@ -112,32 +114,37 @@ def late_events_sensor(
         agreed = {id: instant for id, instant in agreed.items() if id in active}
         asked: list[RunRequest] = []
         waiting: list[str] = []
+        unusable: list[str] = []
         deadline = time.monotonic() + _SECONDS_A_TICK
         looked_at = 0
         for id in sorted(set(order) & active.keys(), key=lambda id: (agreed.get(id, EVER), id)):
             if time.monotonic() > deadline:
                 break
-            looked_at += 1
             started = now()
             try:
-                since = max(agreed.get(id, EVER), EVER + _SLACK) - _SLACK
-                stale = stale_ranges(database, active[id], since)
+                institution = active[id].validate()
             except LeaderboardError as error:
-                context.log.error(f"{id}: {error}")
+                # Its runs say the same and fail; the others are still looked at.
+                unusable.append(str(error))
                 continue
+            looked_at += 1
+            since = max(agreed.get(id, EVER), EVER + _SLACK) - _SLACK
+            stale = stale_ranges(database, institution, since)
             partitions = _from_day(stale, start_day)
             if not stale:
                 agreed[id] = started
             elif any(working[id, day] for days in partitions for day in days):
                 waiting.append(id)
             else:
-                asked += [_request(database, active[id], days, started) for days in partitions]
+                asked += [_request(database, institution, days, started) for days in partitions]
         cursor = json.dumps({id: instant.isoformat() for id, instant in sorted(agreed.items())})
         if asked:
             return SensorResult(run_requests=asked, cursor=cursor)
         sentences = [f"Looked at {looked_at} of {len(active)} institutions: no day is stale."]
         if waiting:
             sentences = [f"A run is queued or at work for the stale days of {', '.join(waiting)}."]
+        if unusable:
+            sentences.append(f"Left out: {'; '.join(unusable)}")
         return SensorResult(skip_reason=SkipReason(" ".join(sentences)), cursor=cursor)
 
     return _sensor
@@ -161,10 +168,8 @@ def _read_cursor(text: str | None) -> dict[str, datetime]:
 
 
 def _from_day(ranges: list[DayRange], start_day: date) -> list[DayRange]:
-    """The part of the ranges that has partitions."""
-    return [
-        DayRange(max(days.first, start_day), days.last) for days in ranges if days.last >= start_day
-    ]
+    """The ranges in partitions; the first stands for all days before it."""
+    return contiguous_ranges(max(day, start_day) for days in ranges for day in days)
 
 
 def _request(

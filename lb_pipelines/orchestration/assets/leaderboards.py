@@ -33,7 +33,6 @@ from dagster import (
     Failure,
     Jitter,
     MetadataValue,
-    MultiPartitionsDefinition,
     Output,
     RetryPolicy,
     multi_asset,
@@ -53,7 +52,12 @@ from lb_pipelines.orchestration.assets.snapshots import board_snapshots
 from lb_pipelines.orchestration.assets.trends import board_trends
 from lb_pipelines.orchestration.checks import SAMPLE, SnapshotCheck, evaluate, snapshot_checks
 from lb_pipelines.orchestration.clock import Clock, utc_now
-from lb_pipelines.orchestration.partitions import days_by_institution, partition_key, split_key
+from lb_pipelines.orchestration.partitions import (
+    days_by_institution,
+    leaderboard_partitions,
+    partition_key,
+    split_key,
+)
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 
 LEADERBOARDS = "leaderboards"
@@ -65,21 +69,22 @@ _RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
 Event = AssetMaterialization | AssetCheckEvaluation | Output[None]
 
 
-def leaderboard_families(partitions: MultiPartitionsDefinition) -> list[LeaderboardAsset]:
-    """All assets in the order in which they are made."""
+def leaderboard_families(start_day: date) -> list[LeaderboardAsset]:
+    """All assets in the order in which they are made; `start_day` is their first partition."""
+    partitions = leaderboard_partitions(start_day)
     return [
-        point_aggregates(partitions),
+        point_aggregates(partitions, start_day),
         *(board_snapshots(type, partitions) for type in BoardType),
         *(board_trends(type, partitions) for type in BoardType),
     ]
 
 
 def leaderboards(
-    partitions: MultiPartitionsDefinition, now: Clock = utc_now, retries: RetryPolicy = RETRIES
+    start_day: date, now: Clock = utc_now, retries: RetryPolicy = RETRIES
 ) -> AssetsDefinition:
     """The seven assets and their checks as one op, any subset of which can be selected."""
-    families = leaderboard_families(partitions)
-    checks = snapshot_checks(partitions)
+    families = leaderboard_families(start_day)
+    checks = snapshot_checks(leaderboard_partitions(start_day))
 
     @multi_asset(
         name=LEADERBOARDS,
