@@ -53,7 +53,7 @@ def board_snapshots(type: BoardType, partitions: MultiPartitionsDefinition) -> L
             "distribution": ("bytea", "Distinct points and counts of all who are ranked, packed"),
             "status": ("text", "ACTIVE or ARCHIVED"),
             "created_at": ("timestamptz", "When the row was written"),
-            "partition_key": ("text", "{INSTITUTION_ID}_{TYPE}_{YYYY-MM}"),
+            "partition_key": ("text", "`{INSTITUTION_ID}_{TYPE}_{YYYY-MM}`"),
         },
     )
     return LeaderboardAsset(

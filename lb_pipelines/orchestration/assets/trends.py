@@ -61,7 +61,7 @@ def board_trends(type: BoardType, partitions: MultiPartitionsDefinition) -> Lead
             "leader_days": ("integer", "... and its length"),
             "movement": ("jsonb", "top3, entrants, leavers, climbers, fallers"),
             "students": ("jsonb", "For every entry: rank, previousRank, rankChange, pointsChange"),
-            "partition_key": ("text", "{INSTITUTION_ID}_{TYPE}_{YYYY-MM}"),
+            "partition_key": ("text", "`{INSTITUTION_ID}_{TYPE}_{YYYY-MM}`"),
         },
     )
     return LeaderboardAsset(
