@@ -1,0 +1,337 @@
+"""As in production: code server, daemon, webserver and runs in processes of their own.
+
+What the UI does goes through GraphQL; Dagster's own state lies in the database under test, by the
+project's `dagster.yaml`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
+
+from lb_pipelines.core.periods import DayRange
+from lb_pipelines.db.engine import Database
+from lb_pipelines.orchestration.build import build_defs
+from lb_pipelines.orchestration.jobs import DAILY_ASSETS
+from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle, partition_key
+from lb_pipelines.settings import DAGSTER_SCHEMA, dagster_storage_url
+from lb_pipelines_tests.orchestration_district import add_institution
+
+PROJECT = Path(__file__).resolve().parents[1]
+APRIL = DayRange(date(2024, 4, 1), date(2024, 4, 30))
+# Far more than it takes on a machine with nothing to spare.
+DEADLINE_SECONDS = 240
+
+# The daemon itself, but looking after backfills every second and not every thirty.
+DAEMON = """
+from dagster._daemon import cli, controller
+controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 1
+cli.main()
+"""
+LAUNCH = """
+mutation ($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message stack }
+  }
+}"""
+RELAUNCH = """
+mutation ($params: ReexecutionParams!) {
+  reexecutePartitionBackfill(reexecutionParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message stack }
+  }
+}"""
+BACKFILL = """
+query ($id: String!) {
+  partitionBackfillOrError(backfillId: $id) {
+    ... on PartitionBackfill {
+      status
+      assetBackfillData { assetBackfillStatuses {
+        ... on AssetPartitionsStatusCounts {
+          assetKey { path } numPartitionsTargeted numPartitionsMaterialized numPartitionsFailed
+        }
+      } }
+    }
+  }
+}"""
+
+
+class Dagster:
+    """Everything that Dagster runs for one database."""
+
+    def __init__(self, database: Database, home: Path) -> None:
+        self.database = database
+        self.home = home
+        url = database.url.render_as_string(hide_password=False)
+        with database.transaction() as connection:
+            connection.execute(f"CREATE SCHEMA {DAGSTER_SCHEMA}")
+        shutil.copyfile(PROJECT / "dagster.yaml", home / "dagster.yaml")
+        self.environment = {
+            "DAGSTER_HOME": str(home),
+            "LB_DATABASE_URL": url,
+            "LB_DAGSTER_DATABASE_URL": dagster_storage_url(url),
+            "LB_START_DAY": "2024-01-01",
+            "PYTHONPATH": str(PROJECT),
+        }
+        self._processes: list[subprocess.Popen[bytes]] = []
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+
+    def start(self) -> None:
+        socket_path = f"{self.home}/code"
+        workspace = self.home / "workspace.yaml"
+        server = {"grpc_server": {"socket": socket_path, "location_name": "lb_pipelines"}}
+        workspace.write_text(json.dumps({"load_from": [server]}))
+        self.spawn(
+            "code_server", "-m", "dagster", "api", "grpc", "--socket", socket_path,
+            "-m", "lb_pipelines.definitions", "--location-name", "lb_pipelines",
+        )  # fmt: skip
+        self.wait("code server", Path(socket_path).exists)
+        self.spawn(
+            "webserver", "-m", "dagster_webserver", "-w", str(workspace), "-p", str(self.port)
+        )
+        daemon = self.home / "daemon.py"
+        daemon.write_text(DAEMON)
+        self.spawn("daemon", str(daemon), "run", "-w", str(workspace))
+        self.wait("webserver", self._up)
+
+    def spawn(self, name: str, *command: str) -> None:
+        with (self.home / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                env={**os.environ, **self.environment},
+                cwd=PROJECT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            for signal_ in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    os.killpg(process.pid, signal_)
+                    process.wait(10)
+                except (ProcessLookupError, subprocess.TimeoutExpired):
+                    continue
+
+    def wait(self, what: str, ready: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while time.monotonic() < deadline:
+            found = ready()
+            if found:
+                return found
+            time.sleep(0.2)
+        logs = "\n".join(log.read_text()[-3000:] for log in self.home.glob("*.log"))
+        pytest.fail(f"{what} not there after {DEADLINE_SECONDS} s\n{logs}")
+
+    def _up(self) -> bool:
+        try:
+            return bool(self.ask("{ version }"))
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
+    def ask(self, query: str, **variables: object) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql",
+            json.dumps({"query": query, "variables": variables}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            body = json.load(answer)
+        assert not body.get("errors"), body
+        [(_, value)] = body["data"].items()
+        return value
+
+    def backfill(self, mutation: str, **params: object) -> tuple[str, dict[str, tuple[int, ...]]]:
+        """Start one and wait for its end: status, and by asset what the UI's page counts."""
+        launched = self.ask(mutation, params=params)
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        self.last_backfill = launched["backfillId"]
+
+        def ended() -> Any:
+            state = self.ask(BACKFILL, id=self.last_backfill)
+            return state if state["status"].startswith("COMPLETED") else None
+
+        state = self.wait("end of the backfill", ended)
+        return state["status"], {
+            counts["assetKey"]["path"][0]: (
+                counts["numPartitionsTargeted"],
+                counts["numPartitionsMaterialized"],
+                counts["numPartitionsFailed"],
+            )
+            for counts in state["assetBackfillData"]["assetBackfillStatuses"]
+        }
+
+    def writers(self, id: str) -> set[str]:
+        """The runs that the database has as the last ones on any asset of an institution."""
+        with self.database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT run_id FROM lb.materialized_days JOIN lb.institutions"
+                " USING (institution_key) WHERE id = %s AND day BETWEEN %s AND %s"
+                " AND asset <> 'point_aggregates'",
+                (id, APRIL.first, APRIL.last),
+            ).fetchall()
+        return {run_id for (run_id,) in rows}
+
+
+@pytest.fixture
+def dagster(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Dagster]:
+    # A Unix socket's path has to be short.
+    home = Path(f"/tmp/lb-{os.getpid()}-{time.monotonic_ns()}")
+    home.mkdir()
+    running = Dagster(database, home)
+    for name, value in running.environment.items():
+        monkeypatch.setenv(name, value)
+    yield running
+    running.stop()
+    shutil.rmtree(home)
+
+
+def test_a_backfill_with_a_failing_institution_and_its_re_execution(dagster: Dagster) -> None:
+    database = dagster.database
+    for id in ("first", "last"):
+        add_institution(database, id, days=APRIL, students=3)
+    add_institution(
+        database, "broken", days=APRIL, students=3, metadata='{"leaderboardRanking": "best"}'
+    )
+    dagster.start()
+    with DagsterInstance.get() as instance:
+        # The institutions sensor is on from the start.
+        dagster.wait(
+            "partitions",
+            lambda: (
+                set(instance.get_dynamic_partitions(INSTITUTION)) == {"first", "last", "broken"}
+            ),
+        )
+        status, counts = dagster.backfill(
+            LAUNCH,
+            assetSelection=[{"path": [name]} for name in DAILY_ASSETS],
+            partitionNames=[
+                partition_key(day, id) for day in APRIL for id in ("first", "last", "broken")
+            ],
+        )
+        assert status == "COMPLETED_FAILED"
+        assert counts == dict.fromkeys(DAILY_ASSETS, (90, 60, 30))
+        written_by = {id: dagster.writers(id) for id in ("first", "last")}
+        assert all(written_by.values())
+
+        with database.transaction() as connection:
+            connection.execute("UPDATE lb.institutions SET metadata = '{}' WHERE id = 'broken'")
+        status, counts = dagster.backfill(
+            RELAUNCH, parentRunId=dagster.last_backfill, strategy="FROM_FAILURE"
+        )
+        assert status == "COMPLETED_SUCCESS"
+        assert counts == dict.fromkeys(DAILY_ASSETS, (30, 30, 0))
+        assert {id: dagster.writers(id) for id in ("first", "last")} == written_by
+        assert not dagster.writers("broken") & set().union(*written_by.values())
+        with database.transaction() as connection:
+            boards = connection.execute(
+                "SELECT institution_id, count(*) FROM lb.leaderboard_snapshots"
+                " WHERE snapshot_date BETWEEN %s AND %s GROUP BY 1",
+                (APRIL.first, APRIL.last),
+            ).fetchall()
+        # Two classes, a subject and a campus, each with five boards a day.
+        assert dict(boards) == dict.fromkeys(("first", "last", "broken"), 30 * 4 * 5)
+
+
+EXECUTE = """
+import sys
+from dagster import DagsterInstance
+from lb_pipelines.definitions import defs
+from lb_pipelines.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
+with DagsterInstance.get() as instance:
+    defs.resolve_job_def("daily_leaderboards").execute_in_process(
+        instance=instance, tags={RANGE_START_TAG: sys.argv[1], RANGE_END_TAG: sys.argv[2]}
+    )
+"""
+
+
+def test_a_run_that_is_killed_is_resumed_where_it_was(dagster: Dagster) -> None:
+    for id in ("a", "b"):
+        add_institution(dagster.database, id, days=APRIL, students=3)
+    rectangle = Rectangle(APRIL, "a", "b")
+    script = dagster.home / "execute.py"
+    script.write_text(EXECUTE)
+    with DagsterInstance.get() as instance:
+        instance.add_dynamic_partitions(INSTITUTION, ["a", "b"])
+        victim = subprocess.Popen(
+            [sys.executable, str(script), *rectangle.tags.values()],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+        def recorded(run_id: str) -> set[tuple[str, str]]:
+            entries = instance.all_logs(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
+            return {
+                (event.asset_key.to_user_string(), str(event.partition))
+                for entry in entries
+                if (event := entry.asset_materialization) is not None
+            }
+
+        try:
+            dagster.wait(
+                "some days of the second asset",
+                lambda: (runs := instance.get_runs()) and len(recorded(runs[0].run_id)) > 40,
+            )
+        finally:
+            victim.kill()
+            victim.wait()
+        [killed] = instance.get_runs()
+        before = recorded(killed.run_id)
+        instance.report_run_failed(killed)
+        everything = {
+            (asset, str(partition_key(day, id)))
+            for asset in DAILY_ASSETS
+            for day in APRIL
+            for id in ("a", "b")
+        }
+        assert before < everything
+        resumed = (
+            build_defs()
+            .resolve_job_def("daily_leaderboards")
+            .execute_in_process(
+                instance=instance,
+                tags={
+                    **rectangle.tags,
+                    "dagster/parent_run_id": killed.run_id,
+                    "dagster/root_run_id": killed.run_id,
+                    "dagster/is_resume_retry": "true",
+                },
+            )
+        )
+        assert resumed.dagster_run.status == DagsterRunStatus.SUCCESS
+        assert recorded(resumed.run_id) == everything
+        with dagster.database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT asset, id, day FROM lb.materialized_days JOIN lb.institutions"
+                " USING (institution_key) WHERE run_id = %s",
+                (killed.run_id,),
+            ).fetchall()
+        kept = {(asset, str(partition_key(day, id))) for asset, id, day in rows}
+        # What was recorded is kept; the one day that may have been committed and not recorded
+        # was done again.
+        assert before <= kept
+        assert not kept - before or min(day for *_, day in rows) < APRIL.first
