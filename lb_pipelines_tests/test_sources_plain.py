@@ -494,3 +494,10 @@ def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_merging_leaves_the_plans_as_they_were(database: Database) -> None:
+    with database.transaction() as connection:
+        loading.merge_institution(connection, "north", "North", "UTC")
+        shown = connection.execute("SHOW plan_cache_mode").fetchone()
+    assert shown == ("force_custom_plan",)

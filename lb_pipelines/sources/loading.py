@@ -106,11 +106,13 @@ def merge(connection: Connection, table: str, rows: pa.Table) -> Written:
     batches = rows.select(names).cast(SCHEMAS[table]).to_batches(max_chunksize=BATCH_ROWS)
     staged = arrow_copy.write(connection, f"incoming_{table}", batches)
     queries.imports.set_work_mem(connection)
+    queries.imports.keep_plans(connection)
     if table == "institutions":
         inserted = queries.imports.add_institutions(connection)
         changed = queries.imports.change_institutions(connection)
     else:
         inserted, changed = getattr(queries.imports, f"merge_{table}")(connection)
+    queries.imports.plan_anew(connection)
     return Written(inserted, changed, staged - inserted - changed)
 
 

@@ -11,6 +11,15 @@ SELECT pg_advisory_xact_lock(x'6c69'::integer, :institution_key);
 -- The joins of a merge are hash joins over as many rows as were staged.
 SET LOCAL work_mem = '128MB';
 
+-- name: keep_plans#
+-- Foreign keys are checked by prepared statements: under the session's force_custom_plan each of
+-- 1,500,000 checks of 500,000 enrollments is planned anew (29 s against 9 s). No table that they
+-- look at is partitioned.
+SET LOCAL plan_cache_mode = auto;
+
+-- name: plan_anew#
+SET LOCAL plan_cache_mode = force_custom_plan;
+
 -- name: stage_institutions#
 CREATE TEMP TABLE incoming_institutions (
     id text COLLATE "C" NOT NULL, name text, status text, time_zone text,
