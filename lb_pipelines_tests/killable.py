@@ -1,0 +1,91 @@
+"""A process that materializes, says how far it has got, and may be killed at any moment.
+
+It is forked from a server of processes that has loaded everything beforehand, so that it begins
+in milliseconds; nothing of the test's own connections or threads is in it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from datetime import date
+from multiprocessing.connection import Connection
+from typing import Any
+
+from lb_pipelines.core.periods import DayRange
+from lb_pipelines.core.words import BoardType
+from lb_pipelines.db.engine import Database
+from lb_pipelines.db.repositories import institutions
+from lb_pipelines.materialize import aggregates, snapshots, trends
+from lb_pipelines.materialize.results import Provenance
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload([__name__])
+
+READY, DONE = "ready", "done"
+
+
+class Worker:
+    """A process that makes all assets of an institution's days, one after the other.
+
+    `next()` gives what it says: `READY`, a materialized day each, at last `DONE`; None once it
+    has ended without a word. An error inside it is raised here.
+    """
+
+    def __init__(self, url: str, institution_id: str, days: DayRange) -> None:
+        self._hears, says = _context.Pipe(duplex=False)
+        self.process = _context.Process(
+            target=_work, args=(says, url, institution_id, days.first, days.last), daemon=True
+        )
+        self.process.start()
+        says.close()
+
+    def next(self, timeout: float = 60) -> str | None:
+        if not self._hears.poll(timeout):
+            raise TimeoutError("the process said nothing for a minute: does it wait for a lock?")
+        try:
+            kind, text = self._hears.recv()
+        except EOFError:
+            return None
+        if kind == "error":
+            raise AssertionError(f"the process failed:\n{text}")
+        return str(text)
+
+    def finish(self) -> int:
+        """Let it go on to its end; gives how many days it still materialized."""
+        days = 0
+        while (said := self.next()) not in (DONE, None):
+            days += said != READY
+        self.process.join()
+        assert self.process.exitcode == 0
+        return days
+
+    def kill(self) -> bool:
+        """SIGKILL; gives whether that hit it at work."""
+        self.process.kill()
+        self.process.join()
+        said: str | None = READY
+        while said not in (DONE, None):
+            said = self.next()
+        self._hears.close()
+        return self.process.exitcode == -9 and said is None
+
+
+def _work(says: Connection, url: str, institution_id: str, first: date, last: date) -> None:
+    try:
+        says.send(("said", READY))
+        database = Database(url)
+        with database.transaction() as connection:
+            institution = institutions.find_active(connection, institution_id)
+        days, run = DayRange(first, last), Provenance(f"process {os.getpid()}")
+        for result in aggregates.materialize(database, institution, days, run):
+            says.send(("said", str(result.day)))
+        for make in (snapshots.materialize, trends.materialize):
+            for type in BoardType:
+                arguments: tuple[Any, ...] = (database, institution, type, days, run)
+                for result in make(*arguments):
+                    says.send(("said", f"{type} {result.day}"))
+        says.send(("said", DONE))
+    except BaseException:
+        says.send(("error", traceback.format_exc()))

@@ -1,0 +1,170 @@
+"""Killed at any moment and run again, or run twice at once: the result is that of one clean run.
+
+The moments are chosen by what the process says of its progress, plus a random part of the time
+that it takes for a day, so that kills fall between any two statements; none depends on a guess
+of how fast the machine is. Only kills that hit work in progress count.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from datetime import date
+from typing import Any
+
+from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import ONE_DAY, DayRange
+from lb_pipelines.core.words import BoardType
+from lb_pipelines.db.engine import Database
+from lb_pipelines.materialize import aggregates, snapshots, trends
+from lb_pipelines.materialize.results import Provenance
+from lb_pipelines.materialize.staleness import stale_ranges
+from lb_pipelines_tests import oracle, stored, worlds
+from lb_pipelines_tests.conftest import libpq_url
+from lb_pipelines_tests.killable import DONE, READY, Worker
+from lb_pipelines_tests.oracle import School
+from lb_pipelines_tests.test_staleness import change, local_days, some_changes
+from lb_pipelines_tests.test_trends import stored_trends
+
+KILLS = 12
+MOMENT = ("America/St_Johns", date(2010, 11, 7))
+
+
+def run_clean(database: Database, institution: Institution, days: DayRange) -> None:
+    run = Provenance("clean")
+    list(aggregates.materialize(database, institution, days, run))
+    for type in BoardType:
+        list(snapshots.materialize(database, institution, type, days, run))
+        list(trends.materialize(database, institution, type, days, run))
+
+
+def everything(database: Database, institution: Institution) -> Any:
+    """Aggregates, snapshots and trends, without what names the institution or the run."""
+    with database.transaction() as connection:
+        cells = connection.execute(
+            "SELECT day, student_id, class_id, subject_id, campus_id, points, events"
+            " FROM lb.point_aggregate_cells WHERE institution_id = %s ORDER BY 1, 2, 3, 4, 5",
+            (institution.id,),
+        ).fetchall()
+    snapshot_rows = stored.snapshots(database, institution.id)
+    trend_rows = stored_trends(database, institution.id)
+    return (
+        cells,
+        {key: row.content[2:] for key, row in snapshot_rows.items()},
+        {
+            key: {name: of for name, of in row.items() if name != "partition_key"}
+            for key, row in trend_rows.items()
+        },
+    )
+
+
+def assert_every_day_is_whole(database: Database, institution: Institution) -> None:
+    """Whatever the ledger says was made has as many rows as it says, and there are no others."""
+    for table, suffix in (("leaderboard_snapshots", "snapshots"), ("leaderboard_trends", "trends")):
+        with database.transaction() as connection:
+            wrong = connection.execute(
+                f"SELECT m.day, m.asset, m.boards, r.count FROM ("
+                f"  SELECT snapshot_date AS day, lower(type) || '_{suffix}' AS asset, count(*)"
+                f"  FROM lb.{table} WHERE institution_id = %s GROUP BY 1, 2"
+                f") AS r FULL JOIN ("
+                f"  SELECT * FROM lb.materialized_days"
+                f"  WHERE institution_key = %s AND asset LIKE '%%{suffix}'"
+                f") AS m USING (day, asset)"
+                f" WHERE coalesce(m.boards, -1) <> coalesce(r.count, 0)",
+                (institution.id, institution.key),
+            ).fetchall()
+        assert wrong == []
+
+
+def load(database: Database, seed: int) -> tuple[School, Institution, DayRange]:
+    school = worlds.make_school(seed, id="inst_killed", moment=MOMENT, span=11, events=70)
+    institution = worlds.load(database, school)
+    first, last = worlds.span_of(school)
+    return school, institution, DayRange(first - ONE_DAY, last + ONE_DAY)
+
+
+def assert_as_if_nothing_had_happened(
+    database: Database, school: School, institution: Institution, days: DayRange
+) -> None:
+    twin = worlds.load(database, oracle.renamed(school, "inst_clean"))
+    run_clean(database, twin, days)
+    assert everything(database, institution) == everything(database, twin)
+    assert_every_day_is_whole(database, institution)
+    assert stale_ranges(database, institution) == []
+    stored.assert_snapshots_equal_the_reference(
+        database, school, {key: list(days) for key in oracle.TYPES}
+    )
+
+
+def changed_within(
+    database: Database,
+    institution: Institution,
+    school: School,
+    days: DayRange,
+    chance: random.Random,
+    number: int,
+) -> School:
+    """Change events of these days: the processes make those again, and no other."""
+    changes = some_changes(chance, school, number)
+    inside = [event for event in changes if local_days(school, [event]) <= set(days)]
+    return change(database, institution, school, inside)
+
+
+def test_killed_at_any_moment_and_run_again(database: Database) -> None:
+    chance = random.Random(1)
+    school, institution, days = load(database, 1)
+    url = libpq_url(database.url)
+    # Aggregates, and snapshots and trends of three types; the word READY before them.
+    words = 7 * len(days) + 1
+    hits = attempts = 0
+    while hits < KILLS:
+        attempts += 1
+        assert attempts <= 4 * KILLS, "the process is done before it can be killed"
+        worker = Worker(url, institution.id, days)
+        started = time.perf_counter()
+        # Each kill in a later part of the work: all statements of all assets get their turn.
+        listen = 1 + hits * words // KILLS + chance.randrange(words // KILLS)
+        heard = list(itertools.takewhile(DONE.__ne__, (worker.next() for _ in range(listen))))
+        pace = (time.perf_counter() - started) / (1 + len(heard))
+        time.sleep(chance.random() * 2 * pace)
+        hits += worker.kill()
+        assert_every_day_is_whole(database, institution)
+        if chance.random() < 0.5:
+            # Another state of the events to get to: what is there must be replaced.
+            school = changed_within(database, institution, school, days, chance, attempts)
+    Worker(url, institution.id, days).finish()
+    assert_as_if_nothing_had_happened(database, school, institution, days)
+
+
+def test_two_processes_at_once_on_the_same_days(database: Database) -> None:
+    chance = random.Random(2)
+    school, institution, days = load(database, 2)
+    url = libpq_url(database.url)
+    for round_ in range(3):
+        workers = [Worker(url, institution.id, days) for _ in range(2)]
+        for worker in workers:
+            assert worker.next() == READY
+        assert [worker.finish() for worker in workers] == [7 * len(days)] * 2
+        assert_every_day_is_whole(database, institution)
+        if round_ < 2:
+            school = changed_within(database, institution, school, days, chance, round_)
+    assert_as_if_nothing_had_happened(database, school, institution, days)
+
+
+def test_one_of_two_processes_is_killed(database: Database) -> None:
+    """The other neither fails nor waits for what the dead one held."""
+    chance = random.Random(3)
+    school, institution, days = load(database, 3)
+    url = libpq_url(database.url)
+    for number in itertools.count(1):
+        survivor, victim = (Worker(url, institution.id, days) for _ in range(2))
+        for _ in range(chance.randrange(1, 4 * len(days))):
+            if victim.next() == DONE:
+                break
+        hit = victim.kill()
+        survivor.finish()
+        if hit:
+            break
+        assert number < 10, "the process is done before it can be killed"
+    assert_as_if_nothing_had_happened(database, school, institution, days)
