@@ -291,7 +291,8 @@ class Supervisor:
                 style="red",
                 markup=False,
             )
-        return f"the last {DAYS_SHOWN} days, {len(run_ids) - len(bad)} of {len(run_ids)} runs good"
+        good = len(run_ids) - len(bad)
+        return f"the last {DAYS_SHOWN} days, by Dagster in {len(run_ids)} run(s), {good} good"
 
     @contextmanager
     def _step(self, name: str, *, moves: bool = False) -> Iterator[Callable[[str], None]]:

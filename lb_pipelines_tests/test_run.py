@@ -117,7 +117,7 @@ def test_a_first_start_ends_with_boards_and_the_address(home: Path) -> None:
         assert trends is not None
         assert trends[0] >= 42
         assert runs is not None
-        assert runs[0] >= 3
+        assert runs[0] >= 1
         assert runs[1] == 0
     finally:
         code = start.send(signal.SIGINT)

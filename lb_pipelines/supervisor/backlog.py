@@ -12,13 +12,17 @@ from pathlib import Path
 
 from dagster import DagsterInstance
 
-from lb_pipelines.core.periods import DayRange, contiguous_ranges
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
 from lb_pipelines.errors import InvalidInstitution
 from lb_pipelines.orchestration import requests
 from lb_pipelines.orchestration.jobs import DAILY_LEADERBOARDS
-from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle, neighbour_order
+from lb_pipelines.orchestration.partitions import (
+    INSTITUTION,
+    Rectangle,
+    neighbour_order,
+    rectangles,
+)
 
 _SERVED_BY = ".dagster/grpc_info"
 
@@ -49,8 +53,9 @@ def launch_missing(
     now: datetime,
     retried: Sequence[Rectangle] = (),
 ) -> list[str]:
-    """Launch a run an institution for days without boards; the ids of these runs.
+    """Launch as few runs as make all boards that are missing; the ids of these runs.
 
+    One process loads Dagster once, which takes longer than the boards of a small district.
     `launch` takes a job and tags. Days that a queued run will make are left to it, and those of
     lost runs (`retried`) to the daemon.
     """
@@ -71,12 +76,8 @@ def launch_missing(
     for rectangle in retried:
         for institution_id in rectangle.institutions(order):
             working.update((institution_id, day) for day in rectangle.days)
-    return [
-        launch(DAILY_LEADERBOARDS, _tags(institution_id, days))
-        for institution_id, wanted in missing.items()
-        for days in contiguous_ranges(day for day in wanted if not working[institution_id, day])
-    ]
-
-
-def _tags(institution_id: str, days: DayRange) -> dict[str, str]:
-    return Rectangle(days, institution_id, institution_id).tags
+    wanted = {
+        institution_id: [day for day in days if not working[institution_id, day]]
+        for institution_id, days in missing.items()
+    }
+    return [launch(DAILY_LEADERBOARDS, rectangle.tags) for rectangle in rectangles(wanted, order)]
