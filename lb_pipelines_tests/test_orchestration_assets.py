@@ -98,9 +98,7 @@ class District:
     def statuses(self, asset: str) -> dict[str, set[str]]:
         """What the asset's page shows: partitions by status."""
         partitions = leaderboard_partitions(START)
-        value = get_and_update_asset_status_cache_value(
-            self.instance, AssetKey(asset), partitions
-        )
+        value = get_and_update_asset_status_cache_value(self.instance, AssetKey(asset), partitions)
         assert value is not None
         return {
             "green": set(
@@ -249,7 +247,7 @@ def test_what_may_heal_is_tried_again_within_the_run(district: District) -> None
     district.retries = RetryPolicy(max_retries=1)
     with district.database.transaction() as connection:
         name = connection.info.dbname
-        connection.execute(f'ALTER DATABASE "{name}" SET lock_timeout = \'100ms\'')
+        connection.execute(f"ALTER DATABASE \"{name}\" SET lock_timeout = '100ms'")
     district.database.close()
     rectangle = Rectangle(APRIL, "a", "b")
     district.run(rectangle)

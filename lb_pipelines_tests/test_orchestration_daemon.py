@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
+from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db.engine import Database
@@ -34,6 +34,8 @@ from lb_pipelines_tests.orchestration_district import add_institution
 
 PROJECT = Path(__file__).resolve().parents[1]
 APRIL = DayRange(date(2024, 4, 1), date(2024, 4, 30))
+MAY = DayRange(date(2024, 5, 1), date(2024, 5, 2))
+BROKEN = '{"leaderboardRanking": "best"}'
 # Far more than it takes on a machine with nothing to spare.
 DEADLINE_SECONDS = 240
 
@@ -56,6 +58,22 @@ mutation ($params: ReexecutionParams!) {
   reexecutePartitionBackfill(reexecutionParams: $params) {
     __typename
     ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message stack }
+  }
+}"""
+RUN = """
+mutation ($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { id } }
+    ... on PythonError { message stack }
+  }
+}"""
+RERUN = """
+mutation ($params: ReexecutionParams!) {
+  launchRunReexecution(reexecutionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { id } }
     ... on PythonError { message stack }
   }
 }"""
@@ -183,14 +201,32 @@ class Dagster:
             for counts in state["assetBackfillData"]["assetBackfillStatuses"]
         }
 
-    def writers(self, id: str) -> set[str]:
-        """The runs that the database has as the last ones on any asset of an institution."""
+    def run(self, instance: DagsterInstance, mutation: str, **params: object) -> DagsterRun:
+        """Start a run and wait for its end."""
+        launched = self.ask(mutation, params=params)
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+
+        def ended() -> DagsterRun | None:
+            run = instance.get_run_by_id(launched["run"]["id"])
+            return run if run is not None and run.is_finished else None
+
+        run = self.wait("end of the run", ended)
+        assert isinstance(run, DagsterRun)
+        return run
+
+    def set_metadata(self, id: str, metadata: str) -> None:
+        with self.database.transaction() as connection:
+            connection.execute(
+                "UPDATE lb.institutions SET metadata = %s WHERE id = %s", (metadata, id)
+            )
+
+    def writers(self, id: str, days: DayRange) -> set[str]:
+        """The runs that the database has as the last ones on any day of an institution."""
         with self.database.transaction() as connection:
             rows = connection.execute(
                 "SELECT DISTINCT run_id FROM lb.materialized_days JOIN lb.institutions"
-                " USING (institution_key) WHERE id = %s AND day BETWEEN %s AND %s"
-                " AND asset <> 'point_aggregates'",
-                (id, APRIL.first, APRIL.last),
+                " USING (institution_key) WHERE id = %s AND day BETWEEN %s AND %s",
+                (id, days.first, days.last),
             ).fetchall()
         return {run_id for (run_id,) in rows}
 
@@ -210,43 +246,33 @@ def dagster(
     shutil.rmtree(home)
 
 
-def test_a_backfill_with_a_failing_institution_and_its_re_execution(dagster: Dagster) -> None:
+def test_what_failed_is_done_alone_when_it_is_done_again(dagster: Dagster) -> None:
     database = dagster.database
-    for id in ("first", "last"):
+    for id in ("broken", "first", "last"):
         add_institution(database, id, days=APRIL, students=3)
-    add_institution(
-        database, "broken", days=APRIL, students=3, metadata='{"leaderboardRanking": "best"}'
-    )
+    dagster.set_metadata("broken", BROKEN)
     dagster.start()
     with DagsterInstance.get() as instance:
         # The institutions sensor is on from the start.
-        dagster.wait(
-            "partitions",
-            lambda: (
-                set(instance.get_dynamic_partitions(INSTITUTION)) == {"first", "last", "broken"}
-            ),
-        )
+        dagster.wait("partitions", lambda: len(instance.get_dynamic_partitions(INSTITUTION)) == 3)
+        order = instance.get_dynamic_partitions(INSTITUTION)
+
+        # A backfill, as an asset's page starts it.
         status, counts = dagster.backfill(
             LAUNCH,
             assetSelection=[{"path": [name]} for name in DAILY_ASSETS],
-            partitionNames=[
-                partition_key(day, id) for day in APRIL for id in ("first", "last", "broken")
-            ],
+            partitionNames=[partition_key(day, id) for day in APRIL for id in order],
         )
         assert status == "COMPLETED_FAILED"
         assert counts == dict.fromkeys(DAILY_ASSETS, (90, 60, 30))
-        written_by = {id: dagster.writers(id) for id in ("first", "last")}
-        assert all(written_by.values())
-
-        with database.transaction() as connection:
-            connection.execute("UPDATE lb.institutions SET metadata = '{}' WHERE id = 'broken'")
+        written_by = {id: dagster.writers(id, APRIL) for id in ("first", "last")}
+        dagster.set_metadata("broken", "{}")
         status, counts = dagster.backfill(
             RELAUNCH, parentRunId=dagster.last_backfill, strategy="FROM_FAILURE"
         )
         assert status == "COMPLETED_SUCCESS"
         assert counts == dict.fromkeys(DAILY_ASSETS, (30, 30, 0))
-        assert {id: dagster.writers(id) for id in ("first", "last")} == written_by
-        assert not dagster.writers("broken") & set().union(*written_by.values())
+        assert {id: dagster.writers(id, APRIL) for id in ("first", "last")} == written_by
         with database.transaction() as connection:
             boards = connection.execute(
                 "SELECT institution_id, count(*) FROM lb.leaderboard_snapshots"
@@ -254,7 +280,30 @@ def test_a_backfill_with_a_failing_institution_and_its_re_execution(dagster: Dag
                 (APRIL.first, APRIL.last),
             ).fetchall()
         # Two classes, a subject and a campus, each with five boards a day.
-        assert dict(boards) == dict.fromkeys(("first", "last", "broken"), 30 * 4 * 5)
+        assert dict(boards) == dict.fromkeys(order, 30 * 4 * 5)
+
+        # One run over many partitions, as the schedule starts it, and its re-execution.
+        dagster.set_metadata("broken", BROKEN)
+        rectangle = Rectangle(MAY, order[0], order[-1])
+        failed = dagster.run(
+            instance,
+            RUN,
+            selector={
+                "jobName": "daily_leaderboards",
+                "repositoryName": "__repository__",
+                "repositoryLocationName": "lb_pipelines",
+            },
+            executionMetadata={
+                "tags": [{"key": key, "value": value} for key, value in rectangle.tags.items()]
+            },
+        )
+        assert failed.status == DagsterRunStatus.FAILURE
+        dagster.set_metadata("broken", "{}")
+        resumed = dagster.run(instance, RERUN, parentRunId=failed.run_id, strategy="FROM_FAILURE")
+        assert resumed.status == DagsterRunStatus.SUCCESS
+        assert dagster.writers("broken", MAY) == {resumed.run_id}
+        for id in ("first", "last"):
+            assert dagster.writers(id, MAY) == {failed.run_id}
 
 
 EXECUTE = """

@@ -1,0 +1,92 @@
+"""What Dagster and a person are told of the project, held against the database itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dagster import (
+    AssetKey,
+    AssetsDefinition,
+    DefaultScheduleStatus,
+    DefaultSensorStatus,
+    Definitions,
+    TableSchema,
+)
+
+from lb_pipelines.db.engine import Database
+from lb_pipelines.orchestration.build import build_defs
+from lb_pipelines.orchestration.jobs import DAILY_ASSETS, SNAPSHOTS
+from lb_pipelines.orchestration.resources import LeaderboardDatabase
+from lb_pipelines.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def defs() -> Definitions:
+    return build_defs(settings=Settings(home=Path("/nowhere")))
+
+
+@pytest.fixture(scope="module")
+def leaderboards(defs: Definitions) -> AssetsDefinition:
+    return defs.resolve_assets_def(AssetKey("point_aggregates"))
+
+
+def test_everything_resolves(defs: Definitions) -> None:
+    Definitions.validate_loadable(defs)
+
+
+@pytest.mark.parametrize("asset", DAILY_ASSETS)
+def test_an_asset_says_what_it_is(leaderboards: AssetsDefinition, asset: str) -> None:
+    spec = leaderboards.specs_by_key[AssetKey(asset)]
+    assert spec.description
+    assert len(spec.description.split(". ")) >= 3
+    assert spec.owners
+    assert spec.kinds == {"postgres", "python", "numpy"}
+    assert spec.group_name in {"aggregates", "snapshots", "trends"}
+
+
+@pytest.mark.parametrize("asset", DAILY_ASSETS)
+def test_its_columns_are_those_of_its_table(
+    leaderboards: AssetsDefinition, database: Database, asset: str
+) -> None:
+    metadata = leaderboards.specs_by_key[AssetKey(asset)].metadata
+    schema = metadata["dagster/column_schema"]
+    assert isinstance(schema, TableSchema)
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
+            " WHERE attrelid = %s::regclass AND attnum > 0",
+            (metadata["dagster/table_name"],),
+        ).fetchall()
+    real = {name: type.replace("timestamp with time zone", "timestamptz") for name, type in rows}
+    assert {column.name: column.type for column in schema.columns}.items() <= real.items()
+    assert all(column.description for column in schema.columns)
+
+
+def test_every_snapshot_asset_is_checked_by_partition(leaderboards: AssetsDefinition) -> None:
+    checked = {spec.asset_key.to_user_string(): spec for spec in leaderboards.check_specs}
+    assert set(checked) == set(SNAPSHOTS)
+    for spec in checked.values():
+        assert spec.partitions_def == leaderboards.partitions_def
+
+
+def test_whatever_can_be_started_says_what_it_does_and_is_on(defs: Definitions) -> None:
+    repository = defs.get_repository_def()
+    for job in ("daily_leaderboards", "reward_processing", "partition_maintenance"):
+        assert repository.get_job(job).description
+    for schedule in repository.schedule_defs:
+        assert schedule.description
+        assert schedule.default_status == DefaultScheduleStatus.RUNNING
+    for sensor in repository.sensor_defs:
+        assert sensor.description
+        assert sensor.default_status == DefaultSensorStatus.RUNNING
+
+
+def test_a_resource_can_be_swapped() -> None:
+    other = LeaderboardDatabase(url="postgresql://elsewhere/db")
+    swapped = build_defs(
+        settings=Settings(home=Path("/nowhere")),
+        resource_overrides={"leaderboard_database": other},
+    )
+    assert swapped.resources == {"leaderboard_database": other}
+    assert other.database is other.database
