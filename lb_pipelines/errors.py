@@ -82,10 +82,6 @@ class PartitionDetached(LeaderboardError):
         self.name = name
 
 
-class MissingTerm(LeaderboardError):
-    """A class without a term, or a term that cannot be found."""
-
-
 class ImportRefused(LeaderboardError):
     """An import that wrote nothing, with the report of the rows refused."""
 

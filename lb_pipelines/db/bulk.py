@@ -19,8 +19,8 @@ from psycopg.pq import Format
 
 from lb_pipelines.db.engine import Connection
 
-_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
-_TRAILER = struct.pack(">h", -1)
+HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+TRAILER = struct.pack(">h", -1)
 # PostgreSQL counts days and microseconds from here.
 POSTGRES_EPOCH = date(2000, 1, 1)
 POSTGRES_EPOCH_MICROSECONDS = 946_684_800_000_000
@@ -81,7 +81,7 @@ def write_rows(
     head = struct.pack(">h", len(columns))
     length = struct.Struct(">i").pack
     null = length(-1)
-    chunk: list[bytes] = [_HEADER]
+    chunk: list[bytes] = [HEADER]
     size = 0
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         for fields in zip(*columns, strict=True):
@@ -96,7 +96,7 @@ def write_rows(
             if size >= _WRITE_CHUNK:
                 copy.write(b"".join(chunk))
                 chunk, size = [], 0
-        copy.write(b"".join([*chunk, _TRAILER]))
+        copy.write(b"".join([*chunk, TRAILER]))
 
 
 def encode_date(day: date) -> bytes:

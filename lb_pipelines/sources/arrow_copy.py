@@ -18,13 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from lb_pipelines.db.bulk import POSTGRES_EPOCH, POSTGRES_EPOCH_MICROSECONDS
+from lb_pipelines.db.bulk import HEADER, POSTGRES_EPOCH, POSTGRES_EPOCH_MICROSECONDS, TRAILER
 from lb_pipelines.db.engine import Connection
 
 T = TypeVar("T")
 
-_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
-_TRAILER = struct.pack(">h", -1)
 _UNIX_EPOCH_DAYS = (POSTGRES_EPOCH.toordinal()) - 719_163
 _NULL_FIELD = pa.scalar(struct.pack(">i", -1), pa.binary())
 _NOTHING = pa.scalar(b"", pa.binary())
@@ -45,13 +43,13 @@ def write(connection: Connection, table: str, batches: Iterable[pa.RecordBatch])
         sql.Identifier(*table.split(".")), sql.SQL(", ").join(map(sql.Identifier, first[2]))
     )
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(_HEADER)
+        copy.write(HEADER)
         copy.write(first[1])
         rows += first[0]
         for count, data, _ in ahead:
             copy.write(data)
             rows += count
-        copy.write(_TRAILER)
+        copy.write(TRAILER)
     return rows
 
 
