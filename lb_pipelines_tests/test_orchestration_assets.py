@@ -288,7 +288,7 @@ def test_what_may_heal_is_tried_again_within_the_run(district: District) -> None
 
 def test_bad_data_is_not_tried_again(district: District) -> None:
     district.add("broken", metadata=BROKEN)
-    district.retries = RetryPolicy(max_retries=3, delay=60)
+    district.retries = RetryPolicy(max_retries=3)
     result = district.run(Rectangle(APRIL, "broken", "broken"))
     assert not result.success
     assert sum("broken failed at" in line for line in district.log(result)) == 1

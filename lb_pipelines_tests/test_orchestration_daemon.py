@@ -34,6 +34,7 @@ from lb_pipelines_tests.orchestration_district import add_institution
 
 PROJECT = Path(__file__).resolve().parents[1]
 APRIL = DayRange(date(2024, 4, 1), date(2024, 4, 30))
+FEW = DayRange(date(2024, 4, 1), date(2024, 4, 8))
 MAY = DayRange(date(2024, 5, 1), date(2024, 5, 2))
 BROKEN = '{"leaderboardRanking": "best"}'
 # Far more than it takes on a machine with nothing to spare.
@@ -145,13 +146,10 @@ class Dagster:
         self._processes.append(process)
 
     def stop(self) -> None:
-        for process in reversed(self._processes):
-            for signal_ in (signal.SIGTERM, signal.SIGKILL):
-                try:
-                    os.killpg(process.pid, signal_)
-                    process.wait(10)
-                except (ProcessLookupError, subprocess.TimeoutExpired):
-                    continue
+        for process in self._processes:
+            # With the processes of its runs; their database goes too.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def wait(self, what: str, ready: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -248,13 +246,13 @@ def dagster(
 
 def test_what_failed_is_done_alone_when_it_is_done_again(dagster: Dagster) -> None:
     database = dagster.database
-    for id in ("broken", "first", "last"):
+    for id in ("broken", "good"):
         add_institution(database, id, days=APRIL, students=3)
     dagster.set_metadata("broken", BROKEN)
     dagster.start()
     with DagsterInstance.get() as instance:
         # The institutions sensor is on from the start.
-        dagster.wait("partitions", lambda: len(instance.get_dynamic_partitions(INSTITUTION)) == 3)
+        dagster.wait("partitions", lambda: len(instance.get_dynamic_partitions(INSTITUTION)) == 2)
         order = instance.get_dynamic_partitions(INSTITUTION)
 
         # A backfill, as an asset's page starts it.
@@ -264,15 +262,15 @@ def test_what_failed_is_done_alone_when_it_is_done_again(dagster: Dagster) -> No
             partitionNames=[partition_key(day, id) for day in APRIL for id in order],
         )
         assert status == "COMPLETED_FAILED"
-        assert counts == dict.fromkeys(DAILY_ASSETS, (90, 60, 30))
-        written_by = {id: dagster.writers(id, APRIL) for id in ("first", "last")}
+        assert counts == dict.fromkeys(DAILY_ASSETS, (60, 30, 30))
+        writers = dagster.writers("good", APRIL)
         dagster.set_metadata("broken", "{}")
         status, counts = dagster.backfill(
             RELAUNCH, parentRunId=dagster.last_backfill, strategy="FROM_FAILURE"
         )
         assert status == "COMPLETED_SUCCESS"
         assert counts == dict.fromkeys(DAILY_ASSETS, (30, 30, 0))
-        assert {id: dagster.writers(id, APRIL) for id in ("first", "last")} == written_by
+        assert dagster.writers("good", APRIL) == writers
         with database.transaction() as connection:
             boards = connection.execute(
                 "SELECT institution_id, count(*) FROM lb.leaderboard_snapshots"
@@ -302,8 +300,7 @@ def test_what_failed_is_done_alone_when_it_is_done_again(dagster: Dagster) -> No
         resumed = dagster.run(instance, RERUN, parentRunId=failed.run_id, strategy="FROM_FAILURE")
         assert resumed.status == DagsterRunStatus.SUCCESS
         assert dagster.writers("broken", MAY) == {resumed.run_id}
-        for id in ("first", "last"):
-            assert dagster.writers(id, MAY) == {failed.run_id}
+        assert dagster.writers("good", MAY) == {failed.run_id}
 
 
 EXECUTE = """
@@ -320,8 +317,8 @@ with DagsterInstance.get() as instance:
 
 def test_a_run_that_is_killed_is_resumed_where_it_was(dagster: Dagster) -> None:
     for id in ("a", "b"):
-        add_institution(dagster.database, id, days=APRIL, students=3)
-    rectangle = Rectangle(APRIL, "a", "b")
+        add_institution(dagster.database, id, days=FEW, students=3)
+    rectangle = Rectangle(FEW, "a", "b")
     script = dagster.home / "execute.py"
     script.write_text(EXECUTE)
     with DagsterInstance.get() as instance:
@@ -343,7 +340,7 @@ def test_a_run_that_is_killed_is_resumed_where_it_was(dagster: Dagster) -> None:
         try:
             dagster.wait(
                 "some days of the second asset",
-                lambda: (runs := instance.get_runs()) and len(recorded(runs[0].run_id)) > 40,
+                lambda: (runs := instance.get_runs()) and len(recorded(runs[0].run_id)) > 30,
             )
         finally:
             victim.kill()
@@ -354,7 +351,7 @@ def test_a_run_that_is_killed_is_resumed_where_it_was(dagster: Dagster) -> None:
         everything = {
             (asset, str(partition_key(day, id)))
             for asset in DAILY_ASSETS
-            for day in APRIL
+            for day in FEW
             for id in ("a", "b")
         }
         assert before < everything
@@ -380,7 +377,6 @@ def test_a_run_that_is_killed_is_resumed_where_it_was(dagster: Dagster) -> None:
                 (killed.run_id,),
             ).fetchall()
         kept = {(asset, str(partition_key(day, id))) for asset, id, day in rows}
-        # What was recorded is kept; the one day that may have been committed and not recorded
-        # was done again.
-        assert before <= kept
-        assert not kept - before or min(day for *_, day in rows) < APRIL.first
+        # What was recorded is kept, to the day; a day that was committed and not recorded was
+        # done again, so it is the resumed run's.
+        assert kept & everything == before
