@@ -114,9 +114,8 @@ class Supervisor:
         self._claim_home()
         with self._step("Database") as say:
             database = self._start_database()
-            where = (
-                "at LB_DATABASE_URL" if self.settings.external_url else f"embedded in {self.home}"
-            )
+            embedded = f"embedded in {self.settings.embedded.directory}"
+            where = "at LB_DATABASE_URL" if self.settings.external_url else embedded
             say(f"PostgreSQL {database.check_server()}, {where}")
         code_server = self._start_code_server()
         with self._step("Schema") as say:

@@ -63,7 +63,7 @@ def read(url: str) -> list[int]:
 
 
 def cluster(server: EmbeddedServer) -> Path:
-    return (server.home / "cluster").resolve()
+    return server.directory
 
 
 def postmaster(server: EmbeddedServer) -> psutil.Process:

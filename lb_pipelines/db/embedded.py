@@ -163,6 +163,11 @@ class EmbeddedServer:
         """The URL of the project's database on this server, whether it runs or not."""
         return self._url(self._existing_cluster(), DATABASE_NAME)
 
+    @property
+    def directory(self) -> Path:
+        """Where data, log and socket lie, which for root can be outside of the project."""
+        return self._existing_cluster()
+
     def running(self) -> bool:
         """Whether this cluster's server accepts connections (a foreign one never counts)."""
         return self.home.is_dir() and self._ready(self._existing_cluster())
