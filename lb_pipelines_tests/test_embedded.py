@@ -167,16 +167,20 @@ def test_a_killed_owner_leaves_a_server_that_the_next_one_uses_and_stops(
 
 
 def test_a_stale_pid_of_another_process_is_not_trusted(make: MakeServer) -> None:
-    """After a reboot the pid in the file can be anybody's: here it is this test's own."""
+    """After a reboot the pid in the file can be anybody's, and PostgreSQL believes its own user."""
     server = make()
     write(server.start(), 1)
     pid_file = cluster(server) / "data" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
     server.stop()
-    pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
-    assert not server.running()
-    with server as url:
-        assert read(url) == [1]
+    user = embedded._server_user()
+    with subprocess.Popen(["sleep", "600"], cwd="/", **embedded._identity(user)) as stranger:
+        pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
+        assert not server.running()
+        with server as url:
+            assert read(url) == [1]
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 def test_a_start_that_was_killed_halfway_is_begun_again(make: MakeServer) -> None:

@@ -43,6 +43,7 @@ class Start:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         self.said: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -70,9 +71,14 @@ class Start:
             self.said.append(line)
         return code
 
-    def send(self, number: signal.Signals) -> int:
-        """Signal it, and its exit code."""
-        self.process.send_signal(number)
+    def press_ctrl_c(self) -> int:
+        """Signal as a terminal does, which means the whole group of processes; the exit code."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.await_end()
+
+    def terminate(self) -> int:
+        """Signal as a service manager does; the exit code."""
+        self.process.terminate()
         return self.await_end()
 
 
@@ -120,7 +126,7 @@ def test_a_first_start_ends_with_boards_and_the_address(home: Path) -> None:
         assert runs[0] >= 1
         assert runs[1] == 0
     finally:
-        code = start.send(signal.SIGINT)
+        code = start.press_ctrl_c()
     assert code == 0
     assert nothing_is_left(home)
 
@@ -138,7 +144,7 @@ def test_a_second_start_keeps_the_data_and_makes_no_new_runs(home: Path) -> None
                 "SELECT count(DISTINCT snapshot_date) >= 14 FROM lb.leaderboard_snapshots"
             ).fetchone() == (True,)
     finally:
-        code = start.send(signal.SIGTERM)
+        code = start.terminate()
     assert code == 0
     assert nothing_is_left(home)
 
