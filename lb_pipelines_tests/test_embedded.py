@@ -175,12 +175,14 @@ def test_a_stale_pid_of_another_process_is_not_trusted(make: MakeServer) -> None
     server.stop()
     user = embedded._server_user()
     with subprocess.Popen(["sleep", "600"], cwd="/", **embedded._identity(user)) as stranger:
-        pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
-        assert not server.running()
-        with server as url:
-            assert read(url) == [1]
-        assert stranger.poll() is None
-        stranger.kill()
+        try:
+            pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
+            assert not server.running()
+            with server as url:
+                assert read(url) == [1]
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
 
 
 def test_a_start_that_was_killed_halfway_is_begun_again(make: MakeServer) -> None:
