@@ -52,13 +52,18 @@ def contents(rows: dict[Key, SnapshotRow]) -> dict[Key, tuple[Any, ...]]:
 
 
 def assert_snapshots_equal_the_reference(
-    database: Database, school: School, made: dict[str, Collection[date]]
+    database: Database,
+    school: School,
+    made: dict[str, Collection[date]],
+    *,
+    others: bool = False,
 ) -> int:
-    """Compare every row of the days `made` by type, and that there are no others; gives how many.
-
-    Days of which no row is expected are compared too.
+    """Compare every row of the days `made` by type; gives how many. There must be no other rows,
+    or with `others` none on these days.
     """
     rows = snapshots(database, school.id)
+    if others:
+        rows = {key: row for key, row in rows.items() if key[3] in made.get(key[0], ())}
     expected: dict[Key, oracle.Snapshot] = {}
     for type, days in made.items():
         for reference in school.references(type):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 
 import numpy as np
@@ -99,6 +100,32 @@ def late_event(school: School, day: date, **changes: object) -> Event:
         updated_at=NOW,
     )
     return event._replace(**changes)  # type: ignore[arg-type]
+
+
+@contextmanager
+def waiting(database: Database, work: Callable[[], object]) -> Iterator[None]:
+    """Run `work` in a thread, which must wait for an advisory lock until the block has ended."""
+    failures: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    try:
+        with database.autocommit() as connection:
+            while not connection.execute(
+                "SELECT FROM pg_locks JOIN pg_database d ON d.oid = database"
+                " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"
+            ).fetchall():
+                assert thread.is_alive(), f"it did not wait: {failures}"
+        yield
+    finally:
+        thread.join()
+    assert not failures
 
 
 def some_changes(chance: random.Random, school: School, number: int) -> list[Event]:
@@ -435,6 +462,40 @@ def test_a_pass_from_an_older_state_does_not_write_over_a_newer_one(database: Da
     rows = stored.snapshots(database, school.id).items()
     runs = {row.metadata["provenance"]["runId"] for key, row in rows if key[2] == "all-time"}
     assert runs == {"newer run"}
+
+
+def test_a_pass_ranks_from_one_state_however_long_it_takes(database: Database) -> None:
+    """A day that it has not yet read changes under it: its rows are those of before, and stale."""
+    school, institution = load(database, long_school(5))
+    span = whole(school)
+    aggregate(database, institution, span)
+    days = DayRange(span.first, span.first + 40 * ONE_DAY)
+    under_way = snapshots.materialize(database, institution, BoardType.CAMPUS, days, RUN)
+    next(under_way)
+    far = span.first + 30 * ONE_DAY
+    changed = change(
+        database, institution, school, [late_event(school, far, amount=300, campus="a")]
+    )
+    aggregate(database, institution, DayRange(far, far))
+    list(under_way)
+    stored.assert_snapshots_equal_the_reference(database, school, {"CAMPUS": list(days)})
+    assert stale_ranges(database, institution) == [DayRange(far, span.last)]
+    snap(database, institution, DayRange(far, days.last), "CAMPUS")
+    assert stale_ranges(database, institution) == []
+    stored.assert_snapshots_equal_the_reference(database, changed, {"CAMPUS": list(days)})
+
+
+def test_a_writer_of_aggregates_waits_for_the_one_before_it(database: Database) -> None:
+    """Who has read the events earlier does not write over who has read them later."""
+    school, institution = load(database, worlds.make_school(7))
+    span = whole(school)
+    first = aggregates.materialize(database, institution, span, RUN)
+    next(first)
+    day = DayRange(span.first + 2 * ONE_DAY, span.first + 2 * ONE_DAY)
+    change(database, institution, school, [late_event(school, day.first)])
+    with waiting(database, lambda: aggregate(database, institution, day)):
+        list(first)
+    assert stale_ranges(database, institution) == []
 
 
 def test_aggregates_written_while_events_change_are_right_in_the_end(database: Database) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from lb_pipelines.core.correlation import tau_b
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, days_between
 from lb_pipelines.core.words import BoardType
+from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Database
 from lb_pipelines.materialize import aggregates, trends
 from lb_pipelines.materialize.results import Provenance
@@ -102,7 +104,7 @@ def load(database: Database, school: School) -> tuple[School, Institution]:
 
 
 @settings(
-    max_examples=4,
+    max_examples=3,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -195,6 +197,30 @@ def test_two_passes_at_once_over_neighbouring_days_join_their_leads(database: Da
     make(database, institution, "CLASS", days[0], days[1])
     list(later)
     assert_trends_equal_the_reference(database, school, {"CLASS": days})
+
+
+def test_writers_of_trends_take_turns(database: Database) -> None:
+    """Two neighbouring days written at once could not see each other's leads."""
+    school, institution = load(database, one_leader(days=4))
+    first, last = worlds.span_of(school)
+    days = list(days_between(first, last))
+    make(database, institution, "CLASS", days[3], days[3])
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as connection:
+            # As one that is about to commit the day before.
+            queries.trends.lock_leads(connection, institution_key=institution.key, type="CLASS")
+            later = pool.submit(make, database, institution, "CLASS", days[1], days[1])
+            while not connection.execute(
+                "SELECT FROM pg_locks JOIN pg_database d ON d.oid = database"
+                " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"
+            ).fetchall():
+                assert not later.done(), "it did not wait"
+            # Another type's need not wait.
+            make(database, institution, "SUBJECT", days[2], days[2])
+        later.result()
+    make(database, institution, "CLASS", days[0], days[0])
+    made = {"CLASS": [days[0], days[1], days[3]], "SUBJECT": [days[2]]}
+    assert_trends_equal_the_reference(database, school, made)
 
 
 def one_leader(days: int) -> School:
