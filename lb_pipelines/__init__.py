@@ -7,7 +7,8 @@ The rooms, from the inside out (an inner room never imports an outer one; a test
 - `materialize`: the work of the assets: core over db, one institution at a time.
 - `sources`: how point events and dimensions come in.
 - `orchestration`: the Dagster layer: partitions, assets, jobs, schedules, sensors.
-- `cli`, `run`: what a person types.
+- `settings`: what the environment decides.
+- `cli`, `run` with `supervisor`: what a person types, and what that starts.
 """
 
 __version__ = "0.1.0"
