@@ -22,6 +22,11 @@ def load(name: str) -> Any:
     return aiosql.from_path(_DIRECTORY / f"{name}.sql", "psycopg")
 
 
+def text(query: Any) -> str:
+    """A named query's SQL without its final semicolon, to stand inside another statement."""
+    return str(query.sql).rstrip().rstrip(";")
+
+
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(name)

@@ -96,7 +96,7 @@ def events_of_days(
     low, high = instants_around(days, institution.zone)
     columns = bulk.read_columns(
         connection,
-        queries.aggregates.events_of_days.sql.rstrip().rstrip(";"),
+        queries.text(queries.aggregates.events_of_days),
         {
             "zone": institution.time_zone,
             "first": days.first,

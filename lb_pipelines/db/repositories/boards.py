@@ -88,10 +88,10 @@ def _replace(
     which = {"institution_id": institution.id, "type": type.value, "day": day}
     if not table.any_of_day(connection, **which):
         first = _Counted(columns[0])
-        bulk.write_rows(connection, table.copy_in.sql.rstrip().rstrip(";"), [first, *columns[1:]])
+        bulk.write_rows(connection, queries.text(table.copy_in), [first, *columns[1:]])
         return first.seen
     table.prepare_stage(connection)
-    bulk.write_rows(connection, table.copy_to_stage.sql.rstrip().rstrip(";"), columns)
+    bulk.write_rows(connection, queries.text(table.copy_to_stage), columns)
     written: int = table.upsert(connection, **which)
     written += table.remove_vanished(connection, **which)
     return written

@@ -47,7 +47,7 @@ class Index:
 def students(connection: Connection, institution: Institution) -> Index:
     """All students of the institution."""
     keys, ids = bulk.read_texts(
-        connection, _text(queries.directory.students), {"institution_key": institution.key}
+        connection, queries.text(queries.directory.students), {"institution_key": institution.key}
     )
     return Index(ids, keys)
 
@@ -79,7 +79,7 @@ def enrolment(
     """Who is enrolled on each board, and when."""
     columns = bulk.read_columns(
         connection,
-        _text(getattr(queries.directory, f"enrolled_of_{type.lower()}")),
+        queries.text(getattr(queries.directory, f"enrolled_of_{type.lower()}")),
         {"institution_key": institution.key},
         ("board", "student", "enrolled_on", "withdrawn_on"),
     )
@@ -93,7 +93,3 @@ def enrolment(
         students.ordinals(columns["student"].astype(np.int64)),
     )
     return merge(len(boards), codes, begins, ends)
-
-
-def _text(query: object) -> str:
-    return str(query.sql).rstrip().rstrip(";")  # type: ignore[attr-defined]

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dagster import AssetSpec, MultiPartitionsDefinition, TableColumn, TableSchema
+from dagster import AssetSpec, MetadataValue, MultiPartitionsDefinition, TableColumn, TableSchema
 
 from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.partition_key import PartitionKey
 from lb_pipelines.core.periods import DayRange
+from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.materialize.results import DayResult, Provenance
 
@@ -70,6 +72,16 @@ def leaderboard_spec(
             ),
         },
     )
+
+
+def boards_shown(
+    type: BoardType, institution: Institution, result: DayResult, rows: Sequence[Mapping[str, str]]
+) -> Metadata:
+    """What a person sees of a day's boards: the key they lie under, and `rows` as a table."""
+    return {
+        "partition_key": str(PartitionKey.of(institution.id, type, result.day)),
+        "largest_boards": MetadataValue.md(markdown_table(rows)),
+    }
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from dagster import MetadataValue, MultiPartitionsDefinition
+from dagster import MultiPartitionsDefinition
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.partition_key import PartitionKey
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Connection
 from lb_pipelines.db.repositories import glances
@@ -19,8 +18,8 @@ from lb_pipelines.materialize.results import DayResult
 from lb_pipelines.orchestration.assets.family import (
     LeaderboardAsset,
     Metadata,
+    boards_shown,
     leaderboard_spec,
-    markdown_table,
 )
 
 
@@ -87,7 +86,4 @@ def _show(
         }
         for trend in glances.largest_trends(connection, institution, type, result.day)
     ]
-    return {
-        "partition_key": str(PartitionKey.of(institution.id, type, result.day)),
-        "largest_boards": MetadataValue.md(markdown_table(rows)),
-    }
+    return boards_shown(type, institution, result, rows)
