@@ -5,6 +5,7 @@ The rooms, from the inside out (an inner room never imports an outer one; a test
 - `core`: the domain. Pure Python and NumPy; knows neither SQL nor Dagster.
 - `db`: PostgreSQL. Connections, migrations, partitions, named SQL, repositories.
 - `materialize`: the work of the assets: core over db, one institution at a time.
+- `retention`: what becomes of boards later: archive, restore, holds, purge, export, erasure.
 - `sources`: how point events and dimensions come in.
 - `orchestration`: the Dagster layer: partitions, assets, jobs, schedules, sensors.
 - `settings`: what the environment decides.

@@ -59,6 +59,21 @@ class InvalidPartition(LeaderboardError):
     """A day or partition key outside what the project holds."""
 
 
+class InvalidSelection(LeaderboardError):
+    """A choice of snapshots, days or dates that cannot be meant."""
+
+
+class UnderLegalHold(LeaderboardError):
+    """Something that a legal hold forbids."""
+
+    def __init__(self, thing: str, hold: int, placed_by: str, reason: str) -> None:
+        super().__init__(
+            f"{thing} is under legal hold {hold} ({placed_by}: {reason})",
+            "Release the hold first (`lb hold release`), if whoever placed it agrees",
+        )
+        self.hold = hold
+
+
 class PartitionBusy(LeaderboardError):
     """A leaf or subtree that could not be made or moved, because others kept their locks."""
 

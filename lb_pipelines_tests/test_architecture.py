@@ -203,7 +203,12 @@ def test_named_sql_is_named_well_and_used(path: Path) -> None:
 
 
 # Where a result must follow from the arguments alone.
-_CLOCKLESS = [PACKAGE / "core", PACKAGE / "materialize", PACKAGE / "db" / "partitions"]
+_CLOCKLESS = [
+    PACKAGE / "core",
+    PACKAGE / "materialize",
+    PACKAGE / "retention",
+    PACKAGE / "db" / "partitions",
+]
 
 
 @pytest.mark.parametrize(

@@ -164,3 +164,8 @@ def academic_year(day: date, start_month: int) -> str:
     """The academic year of `day` as `2023-2024`, for years that begin in month `start_month`."""
     first = day.year if day.month >= start_month else day.year - 1
     return f"{first}-{first + 1}"
+
+
+def academic_years_around(day: date) -> list[str]:
+    """The academic years that `day` can lie in, whatever month an institution's years begin in."""
+    return [f"{day.year - 1}-{day.year}", f"{day.year}-{day.year + 1}"]

@@ -9,6 +9,7 @@ move carries them along.
 from lb_pipelines.db.engine import LEAF_BUDGET
 from lb_pipelines.db.partitions.leaves import (
     MONTHS_AHEAD,
+    ensure_archive_years,
     ensure_event_months,
     ensure_snapshot_months,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Move",
     "Patience",
     "demote",
+    "ensure_archive_years",
     "ensure_event_months",
     "ensure_snapshot_months",
     "maintain",

@@ -1,4 +1,4 @@
-"""Make leaves: months of events, months of an institution's boards, and a first own subtree.
+"""Make leaves: months of events and boards, years of the archive, and a first own subtree.
 
 A leaf is created as a table of its own and attached in the same short transaction: CREATE ...
 PARTITION OF locks the parent against everybody (ACCESS EXCLUSIVE), ATTACH only against other DDL
@@ -24,6 +24,7 @@ from lb_pipelines.db.partitions.names import (
     SHARED,
     Leaf,
     Root,
+    archive_leaf,
     board_leaves,
     branch,
     event_leaf,
@@ -47,6 +48,17 @@ def ensure_event_months(
     Any day of a month stands for it. Does nothing, after one query, where all exist.
     """
     leaves = [event_leaf(month) for month in months_between(first_month, last_month)]
+    return create_missing(database, leaves, patience)
+
+
+def ensure_archive_years(
+    database: Database, academic_years: Iterable[str], *, patience: Patience = LEAF_PATIENCE
+) -> list[str]:
+    """Make the leaves of the archive for these academic years; returns the names made.
+
+    Does nothing, after one query, where all exist.
+    """
+    leaves = [archive_leaf(year) for year in sorted(set(academic_years))]
     return create_missing(database, leaves, patience)
 
 
@@ -181,8 +193,8 @@ def create(connection: Connection, leaf: Leaf, *, lz4: bool) -> bool:
         )
         connection.execute(sql.SQL("ALTER TABLE {} {}").format(leaf.identifier, columns))
     connection.execute(
-        sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
-            leaf.parent, leaf.identifier, sql.Literal(leaf.lower), sql.Literal(leaf.upper)
+        sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES {}").format(
+            leaf.parent, leaf.identifier, leaf.bounds
         )
     )
     return True

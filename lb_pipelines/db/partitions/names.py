@@ -2,7 +2,8 @@
 
 Snapshots and trends are LIST (institution) -> LIST (type) -> RANGE (month). A subtree belongs to
 one institution or is `shared` (the DEFAULT); no name can meet another, because an institution id
-holds no ':' and a leaf's type and month are read from the right. The longest has 63 characters,
+holds no ':' and a leaf's type and month are read from the right. The archive is LIST (academic
+year); no institution's id begins like its leaves. The longest has 63 characters,
 what PostgreSQL allows.
 """
 
@@ -17,7 +18,7 @@ from psycopg import sql
 
 from lb_pipelines.core.partition_key import PartitionKey
 from lb_pipelines.core.periods import DayRange, month_start, next_month
-from lb_pipelines.core.words import BoardType
+from lb_pipelines.core.words import RESERVED_INSTITUTION_PREFIX, BoardType
 
 SHARED = "shared"
 SCHEMA = "lb_part"
@@ -41,15 +42,14 @@ LEAVES_PER_MONTH = len(Root) * len(BoardType)
 
 @dataclass(frozen=True)
 class Leaf:
-    """A leaf to be: its name, its parent and its bounds, ready for the DDL.
+    """A leaf to be: its name, its parent and its bounds (`FOR VALUES` ...), ready for the DDL.
 
     `wide_columns` are those worth a better compression where the server has one.
     """
 
     name: str
     parent: sql.Identifier
-    lower: str
-    upper: str
+    bounds: sql.Composed
     wide_columns: tuple[str, ...] = ()
 
     @property
@@ -90,8 +90,7 @@ def board_leaf(owner: str, type: BoardType, month: date, root: Root) -> Leaf:
     return Leaf(
         name=f"{PartitionKey(owner, type, first)}{root.suffix}",
         parent=sql.Identifier(SCHEMA, branch(owner, type, root)),
-        lower=first.isoformat(),
-        upper=next_month(first).isoformat(),
+        bounds=_range(first.isoformat(), next_month(first).isoformat()),
         wide_columns=_WIDE[root],
     )
 
@@ -112,9 +111,24 @@ def event_leaf(month: date) -> Leaf:
     return Leaf(
         name=f"student_points_{first.isoformat()[:7]}",
         parent=sql.Identifier("lb", "student_points"),
-        lower=f"{first.isoformat()} 00:00:00+00",
-        upper=f"{next_month(first).isoformat()} 00:00:00+00",
+        bounds=_range(
+            f"{first.isoformat()} 00:00:00+00", f"{next_month(first).isoformat()} 00:00:00+00"
+        ),
     )
+
+
+def archive_leaf(academic_year: str) -> Leaf:
+    """The leaf that holds all archived snapshots of one academic year, such as `2023-2024`."""
+    return Leaf(
+        name=f"{RESERVED_INSTITUTION_PREFIX}{academic_year}",
+        parent=sql.Identifier("lb", "archived_leaderboard_snapshots"),
+        bounds=sql.SQL("IN ({})").format(sql.Literal(academic_year)),
+        wide_columns=_WIDE[Root.SNAPSHOTS],
+    )
+
+
+def _range(lower: str, upper: str) -> sql.Composed:
+    return sql.SQL("FROM ({}) TO ({})").format(sql.Literal(lower), sql.Literal(upper))
 
 
 def months_between(first_month: date, last_month: date) -> list[date]:
