@@ -74,6 +74,25 @@ class UnderLegalHold(LeaderboardError):
         self.hold = hold
 
 
+class InvalidHold(LeaderboardError):
+    """A legal hold that cannot be placed or released."""
+
+
+class ExportRefused(LeaderboardError):
+    """An export that was not begun, so that nothing of another is overwritten."""
+
+
+class ExportDamaged(LeaderboardError):
+    """An export of which a file is missing, changed or cannot be read."""
+
+    def __init__(self, file: str, what: str) -> None:
+        super().__init__(
+            f"{file}: {what}", "Use another copy of this export; nothing was read from this one"
+        )
+        self.file = file
+        self.what = what
+
+
 class PartitionBusy(LeaderboardError):
     """A leaf or subtree that could not be made or moved, because others kept their locks."""
 
