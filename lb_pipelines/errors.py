@@ -93,6 +93,33 @@ class ExportDamaged(LeaderboardError):
         self.what = what
 
 
+class PassOvertaken(LeaderboardError):
+    """A day that was not written, because what it had been made from changed each time."""
+
+    def __init__(self, institution_id: str, asset: str, day: date, tries: int) -> None:
+        super().__init__(
+            f"{asset} of institution {institution_id!r}: {day} was not written in {tries} tries, "
+            "each overtaken by an erasure of students or by another run",
+            "Run it again from this day on when those are over; the days before it stay",
+        )
+        self.day = day
+
+
+class UnknownStudent(LeaderboardError):
+    """A student who is not there, by the id or key that was given."""
+
+    def __init__(self, institution_id: str, student: str | int) -> None:
+        what = f"key {student}" if isinstance(student, int) else f"id {student!r}"
+        super().__init__(
+            f"Institution {institution_id!r} has no student of {what}",
+            "Give the id as the source writes it, or the student_key of lb.students",
+        )
+
+
+class InvalidErasure(LeaderboardError):
+    """An erasure that cannot be meant: done already, for no reason, or naming the student."""
+
+
 class PartitionBusy(LeaderboardError):
     """A leaf or subtree that could not be made or moved, because others kept their locks."""
 
