@@ -5,6 +5,8 @@ Errors of programming stay ordinary exceptions. No room has error classes of its
 
 from __future__ import annotations
 
+from datetime import date
+
 
 class LeaderboardError(Exception):
     """Base of all errors that name a thing and say what to do about it.
@@ -118,6 +120,18 @@ class UnknownStudent(LeaderboardError):
 
 class InvalidErasure(LeaderboardError):
     """An erasure that cannot be meant: done already, for no reason, or naming the student."""
+
+
+class ArchiveContradicted(LeaderboardError):
+    """A snapshot that is ACTIVE though the archive has a copy of it: one of them is wrong."""
+
+    def __init__(self, original_id: str) -> None:
+        super().__init__(
+            f"Snapshot {original_id!r} is ACTIVE, and the archive has a copy of it",
+            "Compare both (`lb archive verify`), delete the wrong one by hand, then run again; "
+            "what was moved before it stays",
+        )
+        self.original_id = original_id
 
 
 class PartitionBusy(LeaderboardError):
