@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from lb_pipelines.cli import imports
+from lb_pipelines.cli import archive, holds, imports
 from lb_pipelines.cli.access import database_opened
 from lb_pipelines.cli.telling import AsJson, errors_told, say
 from lb_pipelines.db.migrate import upgrade
@@ -27,3 +27,5 @@ def migrate(as_json: AsJson = False) -> None:
 
 app.add_typer(imports.app, name="import")
 app.command()(imports.generate)
+app.add_typer(archive.app, name="archive")
+app.add_typer(holds.app, name="hold")

@@ -39,6 +39,14 @@ class ArchivedSnapshot:
 
 
 @dataclass(frozen=True)
+class Place:
+    """What of a page's last row the next page begins after; an `ArchivedSnapshot` is one too."""
+
+    snapshot_date: date
+    original_id: str
+
+
+@dataclass(frozen=True)
 class SelectedDay:
     """How much of a selection lies in one academic year, type and day."""
 
@@ -179,7 +187,7 @@ def read(
     selection: ArchiveSelection,
     *,
     limit: int = 100,
-    after: ArchivedSnapshot | None = None,
+    after: ArchivedSnapshot | Place | None = None,
 ) -> list[ArchivedSnapshot]:
     """A page of archived snapshots, the newest day first; `after`: the last row of the page before.
 
