@@ -236,7 +236,7 @@ def list_snapshots(
         as_json,
         listing(
             f"Archive of {institution_id}",
-            "Day, Type, Board, Granularity, Year, Term, Ranked, Revision, Run, Id",
+            "Day, Type, Board, Granularity, Year, Term, Ranked, Revision, Run",
             (
                 (
                     row.snapshot_date,
@@ -248,7 +248,6 @@ def list_snapshots(
                     row.metadata.get("ranked"),
                     row.revision,
                     row.archive_run,
-                    row.original_id,
                 )
                 for row in page
             ),

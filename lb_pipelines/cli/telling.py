@@ -24,7 +24,7 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.errors import DatabaseUnavailable, ImportRefused, LeaderboardError
 from lb_pipelines.sources.report import ImportReport
 
-REFUSED, WITH_REFUSALS = 1, 3
+REFUSED, LEFT_OUT = 1, 3
 
 _T = TypeVar("_T")
 

@@ -67,6 +67,16 @@ def plan_restore(
     )
 
 
+def check_until(institution: Institution, until: date, today: date) -> None:
+    """Raise `InvalidSelection` where snapshots restored until this day would expire at once."""
+    if until < today:
+        raise InvalidSelection(
+            f"A restore until {until} would be over before it began ({today} in institution"
+            f" {institution.id!r})",
+            "Give the last day on which the snapshots are to stay active, today or later",
+        )
+
+
 def restore(
     database: Database,
     institution: Institution,
@@ -84,12 +94,7 @@ def restore(
     over, and `ArchiveContradicted` where a snapshot with a copy is ACTIVE already.
     """
     started = time.perf_counter()
-    if until < today:
-        raise InvalidSelection(
-            f"A restore until {until} would be over before it began ({today} in institution"
-            f" {institution.id!r})",
-            "Give the last day on which the snapshots are to stay active, today or later",
-        )
+    check_until(institution, until, today)
     with database.transaction() as connection:
         days = archive.selected_days(connection, institution, selection)
     if not days:
