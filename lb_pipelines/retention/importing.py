@@ -1,13 +1,32 @@
-"""Imports: the snapshots of an export back into the archive, all or none."""
+"""Imports: the snapshots of an export back into the archive, all or none.
+
+The export is verified first, each row's content is held to its hash, and what the database holds
+already must be equal: an import never decides between two truths.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from lb_pipelines.core.periods import academic_years_around
+from lb_pipelines.core.snapshot_content import rehash
+from lb_pipelines.core.words import BoardType, Granularity
+from lb_pipelines.db import partitions
 from lb_pipelines.db.engine import Database
+from lb_pipelines.db.repositories import archive_ledger, exports, institutions, writers
+from lb_pipelines.db.repositories.archive_ledger import RunKind
+from lb_pipelines.errors import ImportRefused
+from lb_pipelines.retention import export_files
 from lb_pipelines.retention.actor import Actor
+from lb_pipelines.retention.export_files import Manifest
+
+NAMED = 5
+"""How many snapshots a refusal names."""
 
 
 @dataclass(frozen=True)
@@ -23,5 +42,108 @@ class Imported:
 
 
 def import_export(database: Database, directory: Path, actor: Actor, today: date) -> Imported:
-    """Bring the rows of an export into the archive of the institution that it names."""
-    raise NotImplementedError
+    """Bring the rows of an export into the archive of the institution that it names.
+
+    Raises `ExportDamaged`, `UnknownInstitution`, or `ImportRefused` naming the first snapshots in
+    the way; then nothing has changed.
+    """
+    manifest, _ = export_files.read_manifest(directory)
+    export_files.check(directory, manifest)
+    with database.transaction() as connection:
+        institution = institutions.find(connection, manifest.institution_id)
+    partitions.ensure_archive_years(database, {file.academicYear for file in manifest.files})
+    with database.transaction() as connection:
+        writers.write_alone(connection, institution)
+        erased = _Erased(*exports.suppressions(connection, institution))
+        exports.stage(connection, _rows(directory, manifest, erased))
+        _refuse(
+            exports.doubled(connection),
+            "are in it more than once",
+            "Export them again: no export of this product holds a snapshot twice",
+        )
+        _refuse(
+            exports.differing(connection, institution),
+            "are in the archive with other content",
+            "Decide which is right: export what the archive has, or erase what is wrong there",
+        )
+        _refuse(
+            exports.in_the_way(connection, institution),
+            "are live, ACTIVE or with other content",
+            "Archive them first, or select an export without them",
+        )
+        run = archive_ledger.begin(
+            connection,
+            institution,
+            RunKind.IMPORT,
+            today=today,
+            started_by=actor.name,
+            run_id=actor.run_id,
+            selection=manifest.selection,
+        )
+        exports.merge(connection, institution, run)
+        done = archive_ledger.finish(connection, run)
+    return Imported(
+        run, institution.id, done.rows, manifest.rows - done.rows, done.bytes, done.digest
+    )
+
+
+def _refuse(ids: Sequence[str], what: str, remedy: str) -> None:
+    if ids:
+        more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+        raise ImportRefused(
+            f"Nothing was imported: {', '.join(ids[:NAMED])}{more} {what}", remedy, list(ids)
+        )
+
+
+class _Erased:
+    """Students who were erased, known by what a salt makes of their ids."""
+
+    def __init__(self, salt: bytes, suppressions: set[bytes]) -> None:
+        self._salt = salt
+        self._suppressions = suppressions
+        self._living: set[str] = set()
+
+    def __contains__(self, student_id: str) -> bool:
+        if not self._suppressions or student_id in self._living:
+            return False
+        if hashlib.sha256(self._salt + student_id.encode()).digest() in self._suppressions:
+            return True
+        self._living.add(student_id)
+        return False
+
+
+def _rows(directory: Path, manifest: Manifest, erased: _Erased) -> Iterator[exports.Row]:
+    """All rows, each checked; raises `ImportRefused` for one that no export would hold."""
+    for file in manifest.files:
+        for batch in export_files.read_file(directory, file):
+            columns = [column.to_pylist() for column in batch.columns]
+            for row in zip(*columns, strict=True):
+                _check(directory / file.name, row, erased)
+                yield row
+
+
+def _check(path: Path, row: exports.Row, erased: _Erased) -> None:
+    institution_id, type, reference, granularity, day, period_start, year, *_ = row
+    content_hash, entries_text, metadata_text, distribution = row[-4:]
+    id = export_files.snapshot_id(type, reference, granularity, day, institution_id)
+    try:
+        BoardType(type), Granularity(granularity)
+        if year not in academic_years_around(day):
+            raise ValueError(f"{day} does not lie in {year}")
+        entries = json.loads(entries_text)
+        found = rehash(entries, json.loads(metadata_text), distribution, period_start)
+    except ValueError as error:
+        raise ImportRefused(
+            f"Nothing was imported: {path}: {id} is no snapshot ({error})",
+            "Use an export that this product has written",
+        ) from error
+    if found != content_hash:
+        raise ImportRefused(
+            f"Nothing was imported: {path}: the content of {id} is not what its hash says",
+            "Use another copy of this export",
+        )
+    if any(entry["studentId"] in erased for entry in entries):
+        raise ImportRefused(
+            f"Nothing was imported: {path}: {id} names a student who has been erased since",
+            "Use the copy of this export that the erasure has rewritten",
+        )
