@@ -92,6 +92,7 @@ def sweep(
     year = academic_year(batch.days.first, institution.academic_year_start_month)
     others = [other for other in academic_years_around(batch.days.first) if other != year]
     refuse_contradiction(connection, institution, batch, granularity, others)
+    queries.archive.let_a_batch_fit_in_memory(connection)
     return Moved(
         *queries.archive.sweep(
             connection,
@@ -149,6 +150,7 @@ def restore(
 
     Raises `ArchiveContradicted` where one is ACTIVE already.
     """
+    queries.archive.let_a_batch_fit_in_memory(connection)
     rows, bytes, contradicted = queries.archive.restore(
         connection,
         institution_id=institution.id,
