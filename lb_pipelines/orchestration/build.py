@@ -27,6 +27,11 @@ from lb_pipelines.orchestration.jobs import (
     reward_processing_job,
 )
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
+from lb_pipelines.orchestration.retention_jobs.erasing import erase_student_job
+from lb_pipelines.orchestration.retention_jobs.exports import export_archive_job, import_archive_job
+from lb_pipelines.orchestration.retention_jobs.holding import legal_hold_job
+from lb_pipelines.orchestration.retention_jobs.purging import purge_schedule, purge_snapshots_job
+from lb_pipelines.orchestration.retention_jobs.restoring import restore_snapshots_job
 from lb_pipelines.orchestration.retention_sensor import retention_sensor
 from lb_pipelines.orchestration.schedules import (
     daily_leaderboards_schedule,
@@ -54,11 +59,18 @@ def build_defs(
             daily_leaderboards_job(),
             reward_processing_job(),
             archive_expired_snapshots_job(),
+            restore_snapshots_job(now),
+            purge_snapshots_job(settings.home / "exports", now),
+            export_archive_job(),
+            import_archive_job(now),
+            legal_hold_job(now),
+            erase_student_job(now),
             partition_maintenance_job(settings.leaf_budget, now),
         ],
         schedules=[
             daily_leaderboards_schedule(settings.start_day, running),
             partition_maintenance_schedule(settings.leaf_budget, running),
+            purge_schedule(running),
         ],
         sensors=[
             institutions_sensor(sensing, now),

@@ -12,6 +12,8 @@ from pydantic import Field
 from lb_pipelines.core.words import Granularity
 from lb_pipelines.errors import InvalidSelection
 
+INSTITUTION_FIELD = "The institution's id."
+
 
 class LeaderboardsConfig(Config):
     """What a run of any of the assets may do beyond writing the boards of its partitions."""

@@ -154,6 +154,8 @@ def _request(run_key: str, due: DueSweep) -> RunRequest:
             INSTITUTION_TAG: due.institution.id,
             GRANULARITY_TAG: str(due.granularity),
             CUTOFF_TAG: str(due.cutoff),
+            # After whatever a person starts, and the day's boards before that.
+            "dagster/priority": "-1",
         },
     )
 
