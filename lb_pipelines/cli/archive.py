@@ -29,6 +29,7 @@ from lb_pipelines.cli.options import (
     day,
     day_option,
     day_range,
+    granularities_of,
     selection,
 )
 from lb_pipelines.cli.telling import (
@@ -45,7 +46,6 @@ from lb_pipelines.cli.telling import (
 )
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.retention import PlannedSweep
-from lb_pipelines.core.words import Granularity
 from lb_pipelines.db.repositories import archive as repository
 from lb_pipelines.db.repositories import archive_ledger
 from lb_pipelines.db.repositories.archive import ArchivedSnapshot, Moved
@@ -88,7 +88,7 @@ def plan(
                 database,
                 institution,
                 day(today) or today_of(institution),
-                granularities or tuple(Granularity),
+                granularities_of(granularities),
             )
 
         parts = refused.each(chosen(database, institution_ids), planned)
@@ -133,7 +133,7 @@ def run(
             today = today_of(institution)
             done = []
             for line in planning.plan(
-                database, institution, today, granularities or tuple(Granularity)
+                database, institution, today, granularities_of(granularities)
             ):
                 moved = 0
 

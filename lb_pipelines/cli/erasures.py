@@ -122,17 +122,15 @@ def finish(
         typer.Option("--institution", metavar="ID", help="Only this one; all by default."),
     ] = None,
     forget_missing: ForgetMissing = False,
-    by: By = None,
     as_json: AsJson = False,
 ) -> None:
     """Rewrite the exports that erasures could not reach when they were made.
 
     Exit code 3 where some still cannot be reached.
     """
-    who = actor(by)
     with errors_told(as_json), database_opened() as database:
         institution = find(database, institution_id) if institution_id is not None else None
-        files = erasing.finish_erasures(database, institution, who, forget_missing=forget_missing)
+        files = erasing.finish_erasures(database, institution, forget_missing=forget_missing)
     say(plain(files), as_json, _files_told(files))
     _tell_left(files, as_json)
 

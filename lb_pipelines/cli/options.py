@@ -80,6 +80,11 @@ By = Annotated[
 ]
 
 
+def granularities_of(given: list[Granularity] | None) -> tuple[Granularity, ...]:
+    """The granularities asked for, each once, in the domain's order; all where none is named."""
+    return tuple(granularity for granularity in Granularity if not given or granularity in given)
+
+
 def selection(
     types: list[BoardType] | None,
     granularities: list[Granularity] | None,
