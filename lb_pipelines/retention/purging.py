@@ -96,6 +96,7 @@ def plan_purges(database: Database, institution: Institution, today: date) -> li
         in_force = holds.in_force(connection, institution, today)
         under_way = purges.under_way(connection, institution)
         begun = {(entry.type, entry.month): entry for entry in under_way}
+        returned = _returned(connection, institution)
         lines = []
         for found in purges.partitions(connection, institution):
             entry = begun.get((found.type, found.month))
@@ -104,7 +105,9 @@ def plan_purges(database: Database, institution: Institution, today: date) -> li
             wait = waits_for(policy, today, found, in_force, earlier=entry is not None)
             if wait is None:
                 tally = purges.tally(connection, institution, found.type, found.month)
-                wait = copies_wait_for(policy, today, tally)
+                wait = copies_wait_for(
+                    policy, today, tally, returned.get((found.type, found.month))
+                )
             lines.append(
                 PlannedPurge(
                     institution.id,
@@ -195,12 +198,24 @@ def waits_for(
     return None
 
 
-def copies_wait_for(policy: RetentionPolicy, today: date, tally: Tally) -> str | None:
-    """What a partition must wait for before it is detached, held against the archive."""
+def copies_wait_for(
+    policy: RetentionPolicy, today: date, tally: Tally, returned: PurgeEntry | None = None
+) -> str | None:
+    """What a partition must wait for before it is detached, held against the archive.
+
+    `returned`: its purge before this, after which somebody attached it again.
+    """
     if tally.active:
         return f"{tally.active} ACTIVE snapshots to be archived"
     if tally.unequal:
         return f"{tally.unequal} originals without an equal copy in the archive: verify it"
+    # Whoever attached it again wants it there; no run is to undo that the next day.
+    if (
+        returned is not None
+        and returned.detached_at is not None
+        and (tally.last_archived is None or tally.last_archived <= returned.detached_at.date())
+    ):
+        return f"anything of it to be archived anew: attached again after purge {returned.purge}"
     if tally.last_archived is not None and policy.purge_grace is not None:
         ready = tally.last_archived + timedelta(days=policy.purge_grace)
         if today < ready:
@@ -221,6 +236,14 @@ def drop_waits_for(
     if today <= entry.drop_after:
         return f"its grace to be over, after {entry.drop_after}"
     return None
+
+
+def _returned(
+    connection: Connection, institution: Institution
+) -> dict[tuple[BoardType, date], PurgeEntry]:
+    """Partitions whose last purge ended with their table attached again by somebody."""
+    last = {(e.type, e.month): e for e in purges.every(connection, institution)}
+    return {which: e for which, e in last.items() if e.state == "KEPT" and e.detached_at}
 
 
 def _held(type: BoardType, month: date, in_force: Iterable[Hold]) -> str | None:
@@ -258,9 +281,10 @@ def _enter(connection: Connection, run: _Run, type: BoardType, month: date) -> i
     tally = purges.tally(connection, run.institution, type, month)
     found = PartitionOfOriginals(type, month, tally.rows, tally.bytes, tally.active)
     in_force = holds.in_force(connection, run.institution, run.today)
+    returned = _returned(connection, run.institution).get((type, month))
     if not tally.rows or (
         waits_for(run.policy, run.today, found, in_force)
-        or copies_wait_for(run.policy, run.today, tally)
+        or copies_wait_for(run.policy, run.today, tally, returned)
     ):
         return None
     return purges.enter(
