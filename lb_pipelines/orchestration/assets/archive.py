@@ -207,7 +207,7 @@ def _show(connection: Connection, institution: Institution, result: DayResult) -
                 "digest": f"`{total.digest}`",
                 "sweeps": f"{total.runs:,}",
                 "by this run": f"{mine.rows:,}" if mine else "0",
-                "in the ledger": str(mine.archive_run) if mine else "",
+                "ledger": str(mine.archive_run) if mine else "",
             }
         )
     return {"archived": MetadataValue.md(markdown_table(rows, "Nothing had expired."))}

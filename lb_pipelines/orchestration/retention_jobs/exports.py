@@ -47,7 +47,7 @@ class ImportConfig(Config):
 def export_archive_job() -> JobDefinition:
     """The job that writes a selection of the archive to files and verifies them."""
 
-    @op(name="export")
+    @op(name="export_snapshots")
     def _export(
         context: OpExecutionContext,
         config: ExportConfig,
@@ -88,7 +88,7 @@ def export_archive_job() -> JobDefinition:
                 context,
                 f"{institution.id}: {exported.rows:,} archived snapshots were exported to "
                 f"{exported.directory} and verified",
-                table=[_shown(verified) | {"in the ledger": str(exported.export)}],
+                table=[_shown(verified) | {"ledger": str(exported.export)}],
                 numbers={"rows_exported": exported.rows, "bytes_exported": exported.bytes},
             )
 
@@ -110,7 +110,7 @@ def export_archive_job() -> JobDefinition:
 def import_archive_job(now: Clock = utc_now) -> JobDefinition:
     """The job that verifies an export and brings it back into the archive."""
 
-    @op(name="import")
+    @op(name="import_snapshots")
     def _import(
         context: OpExecutionContext,
         config: ImportConfig,
@@ -139,7 +139,7 @@ def import_archive_job(now: Clock = utc_now) -> JobDefinition:
             row = _shown(verified) | {
                 "imported": f"{imported.rows:,}",
                 "there already": f"{imported.there:,}",
-                "in the ledger": str(imported.archive_run or ""),
+                "ledger": str(imported.archive_run or ""),
             }
             tell(
                 context,

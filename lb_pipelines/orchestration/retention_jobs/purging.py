@@ -108,7 +108,7 @@ def purge_snapshots_job(export_root: Path, now: Clock = utc_now) -> JobDefinitio
         else:
             _tell_done(context, purged)
             with refusals_told():
-                _finish_erasures(context, database, chosen, config.requested_by)
+                _finish_erasures(context, database, chosen)
         if failed:
             raise _failure(failed)
 
@@ -191,7 +191,7 @@ def _tell_done(context: OpExecutionContext, purged: Sequence[tuple[Institution, 
                 "digest": f"`{one.digest}`",
                 "export": one.export_directory or "",
                 "why": one.reason or "",
-                "in the ledger": str(one.purge),
+                "ledger": str(one.purge),
             }
             for _, one in purged
         ],
@@ -200,9 +200,9 @@ def _tell_done(context: OpExecutionContext, purged: Sequence[tuple[Institution, 
 
 
 def _finish_erasures(
-    context: OpExecutionContext, database: Database, institution: Institution | None, name: str
+    context: OpExecutionContext, database: Database, institution: Institution | None
 ) -> None:
-    files = erasing.finish_erasures(database, institution, actor_of(context, name))
+    files = erasing.finish_erasures(database, institution)
     if files.rewritten or files.forgotten:
         context.log.info(
             f"{files.rewritten} exports were rewritten without erased students, "

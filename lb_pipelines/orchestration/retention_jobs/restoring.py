@@ -78,7 +78,7 @@ def restore_snapshots_job(now: Clock = utc_now) -> JobDefinition:
                 "rows": f"{restored.rows:,}",
                 "bytes": f"{restored.bytes:,}",
                 "digest": f"`{restored.digest}`",
-                "in the ledger": str(restored.archive_run or ""),
+                "ledger": str(restored.archive_run or ""),
             }
             tell(
                 context,
