@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ def run(*arguments: object, input: str | None = None) -> Result:
     return result
 
 
-def verbs() -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every verb by the words that call it, with its click command."""
+@cache
+def verbs() -> dict[tuple[str, ...], Any]:
+    """Every verb's click command by the words that call it."""
 
     def within(words: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
         if not hasattr(command, "commands"):
@@ -35,14 +37,14 @@ def verbs() -> Iterator[tuple[tuple[str, ...], Any]]:
         for name, inner in command.commands.items():
             yield from within((*words, name), inner)
 
-    return within((), typer.main.get_command(app))
+    return dict(within((), typer.main.get_command(app)))
 
 
 def shown_in_help() -> list[str]:
     """The examples that end the verbs' help."""
     return [
         line
-        for _, command in verbs()
+        for command in verbs().values()
         for line in (command.epilog or "").split("\n\n")
         if line.startswith("lb ")
     ]
@@ -61,7 +63,7 @@ def shown_in(document: Path) -> list[str]:
 def parsed(line: str) -> dict[str, Any]:
     """What a command line would call its verb with; fails where it is no correct usage."""
     _, *words = shlex.split(line.split(" < ")[0])
-    known = dict(verbs())
+    known = verbs()
     length = next(n for n in range(len(words), 0, -1) if tuple(words[:n]) in known)
     command = known[tuple(words[:length])]
     context = command.make_context(command.name, list(words[length:]))

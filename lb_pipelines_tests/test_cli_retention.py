@@ -22,7 +22,7 @@ from click.testing import Result
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
-from lb_pipelines.materialize import snapshots
+from lb_pipelines.materialize import snapshots, trends
 from lb_pipelines.materialize.results import Provenance
 from lb_pipelines_tests.commands import Lb, parsed, run, shown_in, shown_in_help, verbs
 from lb_pipelines_tests.conftest import libpq_url
@@ -48,16 +48,34 @@ def prepared(_databases: Any) -> Iterator[Any]:
         for type in BoardType:
             for _ in snapshots.materialize(database, institution, type, DAYS, Provenance("first")):
                 pass
+            for _ in trends.materialize(database, institution, type, DAYS, Provenance("first")):
+                pass
     database.close()
+    yield url
+    _databases.drop(url)
+
+
+@pytest.fixture(scope="module")
+def swept(_databases: Any, prepared: Any) -> Iterator[Any]:
+    """The same after a sweep."""
+    url = _databases.copy(prepared)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LB_DATABASE_URL", libpq_url(url))
+        assert run("archive", "run", "--execute").exit_code == 0
     yield url
     _databases.drop(url)
 
 
 @pytest.fixture
 def district(
-    _databases: Any, prepared: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    _databases: Any,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> Iterator[Database]:
-    url = _databases.copy(prepared)
+    """A test's own copy: after the sweep where it asks for `archived`, else before."""
+    template = "swept" if "archived" in request.fixturenames else "prepared"
+    url = _databases.copy(request.getfixturevalue(template))
     monkeypatch.setenv("LB_DATABASE_URL", libpq_url(url))
     monkeypatch.setenv("LB_HOME", str(tmp_path / "home"))
     database = Database(url)
@@ -72,9 +90,9 @@ def lb(district: Database) -> Lb:
 
 
 @pytest.fixture
-def archived(lb: Lb) -> Lb:
-    assert lb("archive", "run", "--execute").exit_code == 0
-    return lb
+def archived(district: Database) -> Lb:
+    """`lb` where all that had expired is in the archive."""
+    return run
 
 
 def told(result: Result, exit_code: int = 0) -> dict[str, Any]:
@@ -124,7 +142,7 @@ def test_every_example_of_the_help_can_be_typed() -> None:
     for line in lines:
         parsed(line)
     # Every verb that came with retention teaches by example.
-    without = {words for words, command in verbs() if not command.epilog}
+    without = {words for words, command in verbs().items() if not command.epilog}
     assert without == {("migrate",), ("generate",), ("import", "oulad"), ("import", "csv")}
 
 
@@ -144,9 +162,13 @@ def test_what_is_destructive_is_only_shown_unless_told_to_execute() -> None:
         ("purge", "run"),
         ("erase", "student"),
     }
-    can = {words for words, command in verbs() if any(p.name == "execute" for p in command.params)}
+    can = {
+        words
+        for words, command in verbs().items()
+        if any(p.name == "execute" for p in command.params)
+    }
     assert can == expected
-    for words, command in verbs():
+    for words, command in verbs().items():
         names = {parameter.name for parameter in command.params}
         assert "as_json" in names, words
         for parameter in command.params:
@@ -312,6 +334,7 @@ def test_verification_passes_until_a_copy_differs(archived: Lb, district: Databa
     assert shown.exit_code == 1
     assert broken[1]["example"] in shown.stdout
     assert "docs/retention.md" in shown.stderr
+    assert archived("archive", "verify", "--from", "2024-01-01").exit_code == 2
     elsewhere = ("--from", "2024-01-01", "--to", "2024-01-31")
     assert told(archived("archive", "verify", *elsewhere, "--json"))["verdicts"][1]["copies"] == 0
 
@@ -416,6 +439,139 @@ def test_a_hold_keeps_everything_where_it_is_until_it_is_released(
     assert told(twice, 1)["error"] == "InvalidHold"
     archived("archive", "run", "--institution", "north", "--execute")
     assert moved(district)["daily"][0] == 0
+
+
+def test_an_export_is_checked_and_comes_back(
+    archived: Lb, district: Database, tmp_path: Path
+) -> None:
+    directory = tmp_path / "out" / "2023"
+    choice = ("--institution", "north", "--type", "CLASS")
+    rows = told(archived("archive", "list", *choice, "--count", "--json"))["rows"]
+    done = told(archived("archive", "export", directory, *choice, "--by", "Ada", "--json"))
+    assert (done["rows"], done["directory"]) == (rows, str(directory))
+    checked = told(archived("archive", "check", directory, "--json"))
+    assert (checked["rows"], checked["manifestSha256"]) == (rows, done["manifestSha256"])
+    assert told(archived("archive", "export", directory, *choice, "--json"), 1)["error"] == (
+        "ExportRefused"
+    )
+    before = query(district, "SELECT * FROM lb.archived_leaderboard_snapshots ORDER BY original_id")
+    there = told(archived("archive", "import", directory, "--json"))
+    assert (there["rows"], there["there"]) == (0, rows)
+    lost = (
+        "DELETE FROM lb.{} WHERE institution_id = 'north' AND type = 'CLASS'"
+        " AND snapshot_date = '2023-10-30' AND {}"
+    )
+    query(district, lost.format("archived_leaderboard_snapshots", "true"))
+    assert told(archived("archive", "verify", "--json"), 1)["verdicts"][0]["missing"] > 0
+    back = archived("archive", "import", directory, "--by", "Ada")
+    assert back.exit_code == 0, back.output
+    assert "are in the archive of institution north" in back.stdout
+    assert told(archived("archive", "verify", "--json"))["verdicts"][0]["wrong"] == 0
+    after = query(district, "SELECT * FROM lb.archived_leaderboard_snapshots ORDER BY original_id")
+    assert [row[2:] for row in after] == [row[2:] for row in before]  # But the run and when.
+    file = next(directory.glob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    damaged = told(archived("archive", "check", directory, "--json"), 1)
+    assert damaged["error"] == "ExportDamaged"
+    assert file.name in damaged["thing"]
+
+
+def test_a_purge_goes_in_two_phases_and_the_archive_stays(
+    lb: Lb, district: Database, tmp_path: Path
+) -> None:
+    days = dict.fromkeys(("daily", "weekly", "monthly", "term", "all-time"), 1)
+    query(
+        district,
+        "UPDATE lb.institutions SET metadata = %s::jsonb WHERE id = 'north'",
+        json.dumps({"leaderboardRetention": days, "leaderboardPurge": {"graceDays": 5}}),
+    )
+    lb("archive", "run", "--institution", "north", "--execute")
+    query(district, "UPDATE lb.archived_leaderboard_snapshots SET archived_at = '2024-01-01'")
+    copies = query(district, "SELECT count(*) FROM lb.archived_leaderboard_snapshots")
+    before = state(district)
+    plan = told(lb("purge", "plan", "--json"))["plan"]
+    assert {(line["phase"], line["waitsFor"]) for line in plan} == {("detach", None)}
+    assert len(plan) == 6  # Three types, two months.
+    assert "add --execute" in lb("purge", "run").stdout
+    assert state(district) == before
+    run = ("purge", "run", "--execute", "--exports", tmp_path, "--by", "Ada", "--json")
+    purges = told(lb(*run))["purges"]
+    assert {line["state"] for line in purges} == {"DETACHED"}
+    assert {Path(line["exportDirectory"]).is_relative_to(tmp_path) for line in purges} == {True}
+    waiting = told(lb("purge", "plan", "--json"))["plan"]
+    assert {line["phase"] for line in waiting} == {"drop"}
+    assert all("grace" in line["waitsFor"] for line in waiting)
+    assert "Nothing could go" in lb(*run[:-1]).stdout
+    query(district, "UPDATE lb.purges SET drop_after = '2024-01-01'")
+    assert {line["state"] for line in told(lb(*run))["purges"]} == {"DROPPED"}
+    assert moved(district) == {}
+    assert query(district, "SELECT count(*) FROM lb.archived_leaderboard_snapshots") == copies
+    assert told(lb("archive", "verify", "--json"))["verdicts"][0]["wrong"] == 0
+
+
+def test_nothing_is_purged_of_who_has_not_asked_for_it(archived: Lb) -> None:
+    assert told(archived("purge", "plan", "--json"))["plan"] == []
+    (line, *_) = told(archived("purge", "plan", "--institution", "south", "--json"))["plan"]
+    assert "leaderboardPurge" in line["waitsFor"]
+    assert told(archived("purge", "run", "--execute", "--json"))["purges"] == []
+
+
+def naming(district: Database, student: str) -> int:
+    """Rows of boards and trends, live and archived, in which an id stands."""
+    tables = ("leaderboard_snapshots", "archived_leaderboard_snapshots", "leaderboard_trends")
+    return sum(
+        query(
+            district,
+            f"SELECT count(*) FROM lb.{table} t WHERE institution_id = 'north'"
+            " AND position(%s IN to_jsonb(t)::text) > 0",
+            json.dumps(student),
+        )[0][0]
+        for table in tables
+    )
+
+
+def test_an_erasure_is_shown_first_and_names_nobody(
+    archived: Lb, district: Database, tmp_path: Path
+) -> None:
+    archived("archive", "export", tmp_path / "out", "--institution", "north")
+    named = naming(district, "s10")
+    assert named > 10
+    before = state(district)
+    choice = ("erase", "student", "--institution", "north", "--reason", "Request 12")
+    planned = told(archived(*choice, "--student", "s10", "--json"))["plan"]
+    assert planned["counts"]["archived"] > 0
+    assert len(planned["exports"]) == 1
+    assert "add --execute" in archived(*choice, "--student", "s10").stdout
+    assert state(district) == before
+    done = run(*choice, "--student", "-", "--execute", "--by", "Ada", input="s10\n")
+    assert done.exit_code == 0, done.output
+    assert "s10" not in done.output
+    assert "1 rewritten" in done.stdout
+    assert naming(district, "s10") == 0
+    assert query(district, "SELECT requested_by, reason FROM lb.erasures") == [
+        ("Ada", "Request 12")
+    ]
+    assert told(archived("archive", "check", tmp_path / "out", "--json"))["rows"] > 0
+    assert told(archived("archive", "verify", "--json"))["verdicts"][0]["wrong"] == 0
+    again = archived(*choice, "--student", "s10", "--execute", "--json")
+    assert told(again, 1)["error"] in ("UnknownStudent", "InvalidErasure")
+
+
+def test_an_export_out_of_reach_is_left_to_be_finished(
+    archived: Lb, district: Database, tmp_path: Path
+) -> None:
+    out, away = tmp_path / "out", tmp_path / "away"
+    archived("archive", "export", out, "--institution", "north")
+    out.rename(away)
+    choice = ("--institution", "north", "--student", "s1", "--reason", "Request 13")
+    done = archived("erase", "student", *choice, "--execute")
+    assert done.exit_code == 3, done.output
+    assert str(out) in done.stderr
+    assert "lb erase finish" in done.stderr
+    away.rename(out)
+    finished = told(archived("erase", "finish", "--json"))
+    assert (finished["rewritten"], finished["left"]) == (1, [])
+    assert told(archived("erase", "finish", "--json"))["rewritten"] == 0
 
 
 _NORTH = ("--institution", "north")

@@ -20,7 +20,6 @@ from lb_pipelines.errors import InvalidSelection
 from lb_pipelines.retention.actor import Actor
 
 _DAY, _MONTH = "%Y-%m-%d", "%Y-%m"
-_FIRST_DAY, _LAST_DAY = date(2000, 1, 1), date(2999, 12, 31)
 
 InstitutionId = Annotated[
     str, typer.Option("--institution", metavar="ID", help="The institution's id.")
@@ -118,10 +117,12 @@ def day(given: datetime | None) -> date | None:
 
 
 def day_range(first: datetime | None, last: datetime | None) -> DayRange | None:
-    """The days asked for, None where all are; an open end reaches as far as any import can."""
-    if first is None and last is None:
-        return None
-    return DayRange(day(first) or _FIRST_DAY, day(last) or _LAST_DAY)
+    """The days asked for, None where all are; raises `InvalidPartition` if they run backwards."""
+    if first is None or last is None:
+        if first is last:
+            return None
+        raise typer.BadParameter("give both or neither", param_hint="--from / --to")
+    return DayRange(first.date(), last.date())
 
 
 def after_place(original_id: str | None) -> Place | None:

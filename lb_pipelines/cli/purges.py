@@ -25,6 +25,7 @@ from lb_pipelines.cli.telling import (
     size,
 )
 from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.retention import RetentionPolicy
 from lb_pipelines.retention import purging
 from lb_pipelines.retention.purging import PlannedPurge, Purged
 from lb_pipelines.settings import Settings
@@ -46,12 +47,14 @@ def plan(
 ) -> None:
     """Show each partition with archived originals: what happens to it next, or what it waits for.
 
-    Nothing is detached or dropped.
+    Of institutions that purge, or of those named. Nothing is detached or dropped.
     """
     refused = Refused()
     with errors_told(as_json), database_opened() as database:
 
         def planned(institution: Institution) -> list[PlannedPurge]:
+            if not institution_ids and RetentionPolicy.of(institution).purge_grace is None:
+                return []
             return purging.plan_purges(database, institution, day(today) or today_of(institution))
 
         parts = refused.each(chosen(database, institution_ids), planned)
@@ -75,7 +78,7 @@ def plan(
             ),
         )
         if lines
-        else "No partition holds archived originals of an institution that purges.",
+        else "No institution that purges has archived originals in its partitions.",
     )
     refused.tell(as_json)
 
