@@ -152,6 +152,6 @@ def tables(database: Database, pattern: str) -> set[str]:
 def _rows(database: Database, query: str, id: str) -> list[Snapshot]:
     with database.transaction() as connection:
         return connection.execute(
-            f"{query} WHERE institution_id = %s ORDER BY 1",  # type: ignore[arg-type]
+            f"{query} WHERE institution_id = %s ORDER BY 1",
             (id,),
         ).fetchall()

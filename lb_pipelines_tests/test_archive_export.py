@@ -50,7 +50,7 @@ def export(
 def empty(database: Database) -> None:
     with database.transaction() as connection:
         for table in ("archived_leaderboard_snapshots", "leaderboard_snapshots"):
-            connection.execute(f"DELETE FROM lb.{table}")  # type: ignore[arg-type]
+            connection.execute(f"DELETE FROM lb.{table}")
 
 
 def digest_of_archive(database: Database) -> str:
@@ -170,8 +170,8 @@ def _export_and_stop(url: str, directory: Path, words: Any) -> None:
     name."""
     original = export_files.write_manifest
 
-    def stopped(beside: Path, manifest: export_files.Manifest) -> str:
-        original(beside, manifest)
+    def stopped(directory: Path, manifest: export_files.Manifest) -> str:
+        original(directory, manifest)
         words.send("written")
         words.recv()
         raise AssertionError
@@ -384,7 +384,7 @@ def test_an_import_decides_between_no_two_truths(
     institution = july_and_august(database)
     export(database, institution, tmp_path / "whole")
     with database.transaction() as connection:
-        connection.execute(change)  # type: ignore[arg-type]
+        connection.execute(change)
     before = archived(database), archives.live(database)
     with pytest.raises(ImportRefused, match=words):
         import_export(database, tmp_path / "whole", SOMEBODY, TODAY)

@@ -78,7 +78,7 @@ def test_what_cannot_be_meant_is_refused(
     database: Database, how: dict[str, Any], words: str
 ) -> None:
     institution = archives.school(database)
-    asked = {"reason": "a case", "today": TODAY, "actor": SOMEBODY} | how
+    asked: dict[str, Any] = {"reason": "a case", "today": TODAY, "actor": SOMEBODY} | how
     with pytest.raises(InvalidHold, match=words):
         holding.place(database, institution, **asked)
     with database.transaction() as connection:

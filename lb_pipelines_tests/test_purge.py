@@ -15,7 +15,8 @@ import pytest
 
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY
-from lb_pipelines.core.words import BoardType
+from lb_pipelines.core.selection import ArchiveSelection
+from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.partitions import Patience, demote, ensure_snapshot_months, promote
 from lb_pipelines.db.partitions.detaching import Standing, set_aside_name, standing
@@ -23,6 +24,7 @@ from lb_pipelines.db.repositories import institutions, purges
 from lb_pipelines.errors import ExportRefused, PartitionBusy, PartitionDetached
 from lb_pipelines.retention import exporting, holding, purging
 from lb_pipelines.retention.purging import Purged
+from lb_pipelines.retention.sweeping import sweep
 from lb_pipelines_tests import archives
 from lb_pipelines_tests.archives import AUGUST, ID, JULY, READY, SOMEBODY, archived, live
 from lb_pipelines_tests.conftest import libpq_url
@@ -56,7 +58,7 @@ def where(database: Database, name: str) -> Standing:
 
 def sql(database: Database, statement: str, *arguments: object) -> None:
     with database.transaction() as connection:
-        connection.execute(statement, arguments)  # type: ignore[arg-type]
+        connection.execute(statement, arguments)
 
 
 def entries(database: Database, institution: Institution) -> list[purges.PurgeEntry]:
@@ -339,7 +341,7 @@ def test_another_export_in_its_place_is_not_taken_for_its_own(
     (entry,) = entries(database, institution)
     directory = Path(entry.export_directory or "")
     shutil.rmtree(directory)
-    selection = archives.ArchiveSelection(reference_ids=("r1",))
+    selection = ArchiveSelection(reference_ids=("r1",))
     exporting.export_archive(database, institution, selection, directory, SOMEBODY)
     (done,) = purge(database, institution, AFTER, tmp_path)
     assert done.state == "DETACHED"
@@ -388,9 +390,7 @@ def restored_and_archived_again(database: Database, institution: Institution) ->
         " WHERE status = 'ACTIVE' AND institution_id = %s",
         ID,
     )
-    assert (
-        archives.sweep(database, institution, archives.Granularity.DAILY, AFTER, SOMEBODY).rows == 2
-    )
+    assert sweep(database, institution, Granularity.DAILY, AFTER, SOMEBODY).rows == 2
 
 
 @pytest.mark.parametrize(
