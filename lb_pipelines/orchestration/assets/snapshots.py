@@ -75,8 +75,8 @@ def _remarks(result: DayResult) -> list[str]:
     if not result.archived_differing:
         return []
     return [
-        f"{result.asset} of {result.institution_id} on {result.day}: {result.archived_kept:,} "
-        f"archived boards stayed as they are, of which {result.archived_differing:,} would now say "
+        f"{result.asset} of {result.institution_id} on {result.day}: archived boards stayed as they "
+        f"are, {result.archived_kept:,}, though {result.archived_differing:,} of them would now say "
         "something else. Set rematerialize_archived to renew them."
     ]
 
