@@ -234,10 +234,12 @@ def test_archived_boards_that_would_say_something_else_are_named(district: Distr
     add_event(district.database, "a", date(2024, 4, 1), 1000)
     kept = district.run(Rectangle(BOARDS, "a", "a"))
     warned = [line for line in district.log(kept) if "archived boards" in line]
+    # The day after says who had been where on it.
     assert warned == [
-        f"{asset} of a on 2024-04-01: {boards} archived boards stayed as they are, of which 1 "
+        f"{asset} of a on {day}: archived boards stayed as they are, {count}, though 1 of them "
         "would now say something else. Set rematerialize_archived to renew them."
-        for asset, boards in zip(SNAPSHOTS, (2, 1, 1), strict=True)
+        for asset, count in zip(SNAPSHOTS, (2, 1, 1), strict=True)
+        for day in ("2024-04-01", "2024-04-02")
     ]
     renewed = district.run(
         Rectangle(BOARDS, "a", "a"), config=LeaderboardsConfig(rematerialize_archived=True)
@@ -246,7 +248,7 @@ def test_archived_boards_that_would_say_something_else_are_named(district: Distr
     assert not [line for line in district.log(renewed) if "archived boards" in line]
     with district.database.transaction() as connection:
         row = connection.execute("SELECT count(*) FROM lb.archive_revisions").fetchone()
-    assert row == (3,)
+    assert row == (6,)
 
 
 # Its checks.

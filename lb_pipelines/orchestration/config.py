@@ -4,7 +4,7 @@ The defaults are the safe ones: started by hand, the archive only shows what it 
 archived boards stay as they are. Jobs and sensors that are meant to move rows say so.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from dagster import Config
 from pydantic import Field
@@ -13,16 +13,20 @@ from lb_pipelines.core.words import Granularity
 from lb_pipelines.errors import InvalidSelection
 
 INSTITUTION_FIELD = "The institution's id."
+MOVES_TAG = {"leaderboards/archive": "move"}
+"""On the runs of a job that is meant to archive: Dagster gives a job's own config to runs of one
+partition, but to none over many.
+"""
 
 
 class LeaderboardsConfig(Config):
     """What a run of any of the assets may do beyond writing the boards of its partitions."""
 
-    archive_dry_run: bool = Field(
-        default=True,
+    archive_dry_run: bool | None = Field(
+        default=None,
         description=(
-            "archived_snapshots: only show what has expired and would be archived, and move "
-            "nothing. The retention sensor and reward_processing say false."
+            "archived_snapshots: true only shows what has expired and would be archived, false "
+            "archives it. Unset: true, but in reward_processing false."
         ),
     )
     archive_granularities: list[str] = Field(
@@ -37,6 +41,12 @@ class LeaderboardsConfig(Config):
             "legal hold are refused. Otherwise what is archived stays as it is."
         ),
     )
+
+    def moves(self, tags: Mapping[str, str]) -> bool:
+        """Whether a run with these tags archives, or only shows what it would."""
+        if self.archive_dry_run is not None:
+            return not self.archive_dry_run
+        return MOVES_TAG.items() <= tags.items()
 
     @property
     def granularities(self) -> tuple[Granularity, ...]:

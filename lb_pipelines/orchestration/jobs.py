@@ -12,7 +12,6 @@ from dagster import (
     JobDefinition,
     MetadataValue,
     OpExecutionContext,
-    RunConfig,
     define_asset_job,
     job,
     op,
@@ -27,9 +26,8 @@ from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.orchestration.archive_checks import SETTINGS
 from lb_pipelines.orchestration.assets.archive import ARCHIVE
 from lb_pipelines.orchestration.assets.family import markdown_table
-from lb_pipelines.orchestration.assets.leaderboards import LEADERBOARDS
 from lb_pipelines.orchestration.clock import Clock, utc_now
-from lb_pipelines.orchestration.config import LeaderboardsConfig
+from lb_pipelines.orchestration.config import MOVES_TAG
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 
 AGGREGATES = [aggregates.ASSET]
@@ -70,8 +68,7 @@ def reward_processing_job() -> UnresolvedAssetJobDefinition:
             "for any days and institutions; then what has expired by the day after goes into the "
             "archive. Trends are left to daily_leaderboards."
         ),
-        config=RunConfig(ops={LEADERBOARDS: LeaderboardsConfig(archive_dry_run=False)}),
-        tags={WORK_TAG: "rewards"},
+        tags={WORK_TAG: "rewards", **MOVES_TAG},
     )
 
 

@@ -230,7 +230,7 @@ class _Work:
 
     def _archive(self, institution: Institution, days: DayRange, order: Order) -> Iterator[Event]:
         """Sweep, or show what a sweep would do; and see that originals and copies agree."""
-        if self.archive is not None and self.config.archive_dry_run:
+        if self.archive is not None and not self.config.moves(self.context.run.tags):
             self._where = f"the plan of {ARCHIVE}"
             lines = archive.plan(self.database, institution, days, order)
             for line in lines:

@@ -75,9 +75,9 @@ def _remarks(result: DayResult) -> list[str]:
     if not result.archived_differing:
         return []
     return [
-        f"{result.asset} of {result.institution_id} on {result.day}: archived boards stayed as they "
-        f"are, {result.archived_kept:,}, though {result.archived_differing:,} of them would now say "
-        "something else. Set rematerialize_archived to renew them."
+        f"{result.asset} of {result.institution_id} on {result.day}: archived boards stayed as "
+        f"they are, {result.archived_kept:,}, though {result.archived_differing:,} of them would "
+        "now say something else. Set rematerialize_archived to renew them."
     ]
 
 
