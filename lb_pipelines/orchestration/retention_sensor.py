@@ -23,13 +23,13 @@ from dagster import (
     sensor,
 )
 
-from lb_pipelines.core.periods import ONE_DAY
+from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.orchestration.archive_checks import settings_evaluation
 from lb_pipelines.orchestration.assets.leaderboards import LEADERBOARDS
 from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.config import LeaderboardsConfig
 from lb_pipelines.orchestration.jobs import ARCHIVE_EXPIRED_SNAPSHOTS
-from lb_pipelines.orchestration.partitions import INSTITUTION, partition_key
+from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle
 from lb_pipelines.orchestration.requests import UNFINISHED
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 from lb_pipelines.retention import planning
@@ -146,11 +146,12 @@ def _run_key(due: DueSweep) -> str:
 
 def _request(run_key: str, due: DueSweep) -> RunRequest:
     config = LeaderboardsConfig(archive_dry_run=False, archive_granularities=[str(due.granularity)])
+    last_closed = DayRange(due.today - ONE_DAY, due.today - ONE_DAY)
     return RunRequest(
         run_key=run_key,
-        partition_key=partition_key(due.today - ONE_DAY, due.institution.id),
         run_config=RunConfig(ops={LEADERBOARDS: config}),
         tags={
+            **Rectangle(last_closed, due.institution.id, due.institution.id).tags,
             INSTITUTION_TAG: due.institution.id,
             GRANULARITY_TAG: str(due.granularity),
             CUTOFF_TAG: str(due.cutoff),
