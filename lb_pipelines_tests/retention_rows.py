@@ -56,7 +56,7 @@ def add_institution(
     budget: int | None = 0,
     metadata: Mapping[str, Any] | None = None,
 ) -> Institution:
-    """An institution with leaves for these months: shared ones, unless the budget says otherwise."""
+    """An institution with leaves for these months: shared ones unless the budget is given."""
     with database.transaction() as connection:
         connection.execute(
             "INSERT INTO lb.institutions"

@@ -114,12 +114,14 @@ contents = st.dictionaries(
     st.tuples(some(REFERENCES), some(GRANULARITIES)), st.integers(0, 9), max_size=4
 )
 steps = st.one_of(
-    st.builds(Wait, st.integers(1, 40)),
+    st.builds(Wait, st.integers(1, 20)),
+    st.builds(Wait, st.integers(1, 4)),
     st.builds(Materialize, some(TYPES), days, contents, st.just(False)),
     st.builds(Materialize, some(TYPES), days, contents, st.booleans()),
     st.builds(Sweep, some(GRANULARITIES), some((1, 2, 100))),
     st.builds(Sweep, some(GRANULARITIES), st.just(100)),
-    st.builds(Restore, selections(), st.integers(0, 40), some((1, 100))),
+    st.builds(Restore, selections(), st.integers(0, 5), some((1, 100))),
+    st.builds(Restore, st.just(ArchiveSelection()), st.integers(0, 40), st.just(100)),
     st.builds(
         Place,
         some((None, *TYPES)),
@@ -351,9 +353,11 @@ class History:
             today,
             ACTOR,
             batch_rows=step.batch_rows,
+            sleep=lambda _: None,
         )
         assert swept.rows == line.rows == len(moved)
         assert swept.bytes == line.bytes
+        assert swept.left == 0
         assert swept.digest == rows.digest(self.institution, moved)
         assert (line.first, line.last) == (
             min((key[3] for key in moved), default=None),
