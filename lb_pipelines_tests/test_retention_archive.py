@@ -109,6 +109,9 @@ def test_a_restored_snapshot_is_live_and_does_not_expire_until_its_day(
     assert sweep(database, school, DAILY, until, ACTOR).rows == 0
     assert sweep(database, school, DAILY, until + ONE_DAY, ACTOR).rows == 8
     assert rows.archived(database, school) == before
+    assert set(rows.live(database, school).values()) == {
+        Live("ARCHIVED", copy.content) for copy in before.values()
+    }
 
 
 def test_a_restore_brings_purged_months_back(database: Database, school: Institution) -> None:
