@@ -60,6 +60,18 @@ def shown_in(document: Path) -> list[str]:
     ]
 
 
+def sql_shown_in(document: Path) -> list[str]:
+    """The statements of a document's indented SQL."""
+    blocks = re.findall(r"(?:^ {4}.*\n)+", document.read_text(), re.MULTILINE)
+    return [
+        statement.strip()
+        for block in blocks
+        if re.match(r" {4}(--|SELECT|UPDATE) ", block)
+        for statement in block.split(";")
+        if statement.strip()
+    ]
+
+
 def parsed(line: str) -> dict[str, Any]:
     """What a command line would call its verb with; fails where it is no correct usage."""
     _, *words = shlex.split(line.split(" < ")[0])

@@ -321,8 +321,9 @@ def verify(
     and a copy without an original was purged or imported.
     """
     refused = Refused()
-    with errors_told(as_json), database_opened() as database:
+    with errors_told(as_json):
         days = day_range(first_day, last_day)
+    with errors_told(as_json), database_opened() as database:
 
         def verified(institution: Institution) -> tuple[str, ArchiveVerdict]:
             return institution.id, verifying.verify(database, institution, days)

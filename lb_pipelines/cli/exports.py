@@ -95,6 +95,6 @@ def import_archive(directory: Directory, by: By = None, as_json: AsJson = False)
     say(
         plain(done),
         as_json,
-        f"{done.rows:,} snapshots ({size(done.bytes)}) are in the archive of institution "
+        f"{done.rows:,} snapshots ({size(done.bytes)}) came into the archive of institution "
         f"{done.institution_id}; {done.there:,} were there already.",
     )

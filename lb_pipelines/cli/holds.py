@@ -54,6 +54,7 @@ def place(
     as_json: AsJson = False,
 ) -> None:
     """Place a hold on all of an institution, or on one type of boards, or on some months."""
+    who = actor(by)
     with errors_told(as_json), database_opened() as database:
         institution = find(database, institution_id)
         number = holding.place(
@@ -65,7 +66,7 @@ def place(
             until=day(until),
             reason=reason,
             today=today_of(institution),
-            actor=actor(by),
+            actor=who,
         )
     say(
         {"hold": number, "institutionId": institution_id},
@@ -83,8 +84,9 @@ def release(
     as_json: AsJson = False,
 ) -> None:
     """End a hold; it stays in the ledger with who released it and when."""
+    who = actor(by)
     with errors_told(as_json), database_opened() as database:
-        holding.release(database, find(database, institution_id), hold, actor(by))
+        holding.release(database, find(database, institution_id), hold, who)
     say({"released": hold, "institutionId": institution_id}, as_json, f"Hold {hold} is released.")
 
 

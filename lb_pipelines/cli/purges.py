@@ -93,7 +93,7 @@ def run(
     exports: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where exports go before a drop; LB_HOME/exports by default."
+            metavar="DIR", help="Where exports go before a drop; LB_EXPORT_DIR by default."
         ),
     ] = None,
     execute: Execute = False,
@@ -113,7 +113,7 @@ def run(
     refused = Refused()
     who = actor(by)
     with errors_told(as_json), database_opened() as database:
-        root = (exports or Settings.from_env().home / "exports").absolute()
+        root = (exports or Settings.from_env().export_dir).absolute()
         console = errors(as_json)
 
         def purged(institution: Institution) -> list[tuple[str, Purged]]:
