@@ -204,10 +204,11 @@ def _show(connection: Connection, institution: Institution, result: DayResult) -
                 "cutoff": str(total.cutoff),
                 "archived": f"{total.rows:,}",
                 "bytes": f"{total.bytes:,}",
-                "digest": f"`{total.digest}`",
                 "sweeps": f"{total.runs:,}",
                 "by this run": f"{mine.rows:,}" if mine else "0",
                 "ledger": str(mine.archive_run) if mine else "",
+                # Last, for it is the one that may be cut off.
+                "digest": f"`{total.digest}`",
             }
         )
     return {"archived": MetadataValue.md(markdown_table(rows, "Nothing had expired."))}
