@@ -149,19 +149,19 @@ def _sweep(
             sweeping.sweep(database, institution, line.granularity, today, actor) for line in due
         ]
         with database.transaction() as connection:
-            totals = archive_ledger.totals_of(connection, institution, today).values()
+            totals = archive_ledger.totals_of(connection, institution, today)
         finished = time.perf_counter()
         yield ArchivedDay(
             institution_id=institution.id,
             asset=ARCHIVE,
             day=day,
-            rows=sum(total.rows for total in totals),
+            rows=sum(total.rows for total in totals.values()),
             written=sum(one.rows for one in swept),
             seconds=finished - started,
             numbers={
-                "archived_bytes": sum(total.bytes for total in totals),
+                "archived_bytes": sum(total.bytes for total in totals.values()),
                 "left_to_others": sum(one.left for one in swept),
-                **{str(total.granularity): total.rows for total in totals},
+                **{str(g): totals[g].rows for g in Granularity if g in totals},
             },
             swept=tuple(swept),
             moved_days=tuple(_days_of(due)),
