@@ -249,9 +249,10 @@ def test_a_plan_shows_what_has_expired_and_moves_nothing(lb: Lb, district: Datab
 
 def test_a_plan_can_be_asked_for_another_day_and_for_a_part(lb: Lb) -> None:
     day = DAYS.first + timedelta(days=32)  # The daily boards of two days are older than 30 then.
-    part = ("--institution", "north", "--granularity", "daily", "--granularity", "daily")
-    plan = told(lb("archive", "plan", *part, "--today", day, "--json"))["plan"]
+    part = ("--institution", "north", "--granularity", "daily", "--today", day, "--json")
+    plan = told(lb("archive", "plan", *part))["plan"]
     assert [line["granularity"] for line in plan] == ["daily"]
+    assert told(lb("archive", "plan", "--granularity", "daily", *part))["plan"] == plan
     assert plan[0]["last"] == (DAYS.first + timedelta(days=1)).isoformat()
     assert plan[0]["cutoff"] == (DAYS.first + timedelta(days=2)).isoformat()
 
