@@ -22,10 +22,12 @@ from typing import TypeVar
 import numpy as np
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.words import Granularity
+from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import migrate, partitions
 from lb_pipelines.db.embedded import EmbeddedServer
 from lb_pipelines.db.engine import Database
+from lb_pipelines.db.partitions.leaves import create, plant
+from lb_pipelines.db.partitions.names import SHARED, Root, board_leaf, months_between
 from lb_pipelines.db.repositories import institutions
 from lb_pipelines.retention import planning, sweeping
 from lb_pipelines.retention.actor import Actor
@@ -141,7 +143,7 @@ def measure_sweep(database: Database) -> None:
 def prepare_district(database: Database) -> Institution:
     """One institution with classes and terms, and its snapshots."""
     with database.transaction() as connection:
-        metadata = '{"leaderboardRetention": {"monthly": 30, "term": 30}}'
+        metadata = '{"leaderboardRetention": {"weekly": 30, "monthly": 30, "term": 30}}'
         connection.execute(
             "INSERT INTO lb.institutions (id, name, metadata) VALUES ('big', 'big', %s)",
             (metadata,),
@@ -257,9 +259,15 @@ def prepare_many(database: Database, count: int, dedicated: int, months: int) ->
             [(id,) for id in (*own, *shared)],
         )
     started = time.perf_counter()
-    for id in own:
-        partitions.ensure_snapshot_months(database, id, first, last_month, budget=10**6)
-    partitions.ensure_snapshot_months(database, shared[0], first, last_month, budget=0)
+    for id in (*own, SHARED):
+        # Only the leaves of snapshots, all of an owner in one transaction: nobody else is here.
+        with database.transaction() as connection:
+            if id != SHARED:
+                plant(connection, id)
+            for month in months_between(first, last_month):
+                for type in BoardType:
+                    leaf = board_leaf(id, type, month, Root.SNAPSHOTS)
+                    create(connection, leaf, lz4=False)
     with database.transaction() as connection:
         connection.execute(
             """

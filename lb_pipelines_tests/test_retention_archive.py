@@ -17,7 +17,7 @@ from lb_pipelines.core.selection import ArchiveSelection
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Database
-from lb_pipelines.db.partitions import ensure_archive_years, ensure_snapshot_months
+from lb_pipelines.db.partitions import ensure_archive_years, ensure_snapshot_months, promote
 from lb_pipelines.db.repositories import archive, archive_ledger, holds, institutions
 from lb_pipelines.errors import ArchiveContradicted, InvalidSelection, InvalidSetting
 from lb_pipelines.retention.planning import due
@@ -146,6 +146,22 @@ def test_a_restore_stops_where_a_snapshot_is_active_already(
     with database.transaction() as connection:
         line = archive_ledger.latest(connection, school)[0]
     assert (line.rows, line.finished_at) == (len(gone), None)
+
+
+def test_a_restore_goes_on_where_the_institution_was_moved_meanwhile(database: Database) -> None:
+    school = known(database, "shared_1")
+    execute(database, "DELETE FROM lb.leaderboard_snapshots WHERE institution_id = 'shared_1'")
+    moved: list[object] = []
+
+    def move(batch: object) -> None:
+        if not moved:
+            promote(database, "shared_1")
+        moved.append(batch)
+
+    restore(database, school, EVERYTHING, TODAY, TODAY, ACTOR, batch_rows=6, on_batch=move)
+    assert len(moved) > 1
+    assert len(rows.live(database, school)) == 24
+    assert rows.archived(database, school) == {}
 
 
 def test_a_restore_needs_a_day_that_is_not_over(database: Database, school: Institution) -> None:

@@ -149,6 +149,8 @@ WITH chosen AS MATERIALIZED (
            time_granularity, 'ACTIVE', :until, content_hash, entries, metadata, distribution
     FROM taken
     ON CONFLICT (institution_id, type, reference_id, time_granularity, snapshot_date) DO UPDATE SET
+        -- time_granularity for the same reason as in the sweep.
+        time_granularity = excluded.time_granularity,
         status = 'ACTIVE', active_until = excluded.active_until, created_at = excluded.created_at,
         period_start = excluded.period_start, content_hash = excluded.content_hash,
         entries = excluded.entries, metadata = excluded.metadata,
