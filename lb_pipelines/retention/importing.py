@@ -6,14 +6,14 @@ already must be equal: an import never decides between two truths.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from lb_pipelines.core.periods import academic_years_around
+from lb_pipelines.core.pseudonyms import suppression
 from lb_pipelines.core.snapshot_content import rehash
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import partitions
@@ -53,9 +53,15 @@ def import_export(database: Database, directory: Path, actor: Actor, today: date
         institution = institutions.find(connection, manifest.institution_id)
     partitions.ensure_archive_years(database, {file.academicYear for file in manifest.files})
     with database.transaction() as connection:
+        # A table of this transaction's own, so that others need not wait while it fills.
+        students: set[str] = set()
+        exports.stage(connection, _rows(directory, manifest, students))
         writers.write_alone(connection, institution)
-        erased = _Erased(*exports.suppressions(connection, institution))
-        exports.stage(connection, _rows(directory, manifest, erased))
+        if _any_erased(students, *exports.suppressions(connection, institution)):
+            raise ImportRefused(
+                f"Nothing was imported: {directory} names a student who has been erased since",
+                "Use the copy of this export that the erasure has rewritten",
+            )
         _refuse(
             exports.doubled(connection),
             "are in it more than once",
@@ -95,34 +101,24 @@ def _refuse(ids: Sequence[str], what: str, remedy: str) -> None:
         )
 
 
-class _Erased:
-    """Students who were erased, known by what a salt makes of their ids."""
-
-    def __init__(self, salt: bytes, suppressions: set[bytes]) -> None:
-        self._salt = salt
-        self._suppressions = suppressions
-        self._living: set[str] = set()
-
-    def __contains__(self, student_id: str) -> bool:
-        if not self._suppressions or student_id in self._living:
-            return False
-        if hashlib.sha256(self._salt + student_id.encode()).digest() in self._suppressions:
-            return True
-        self._living.add(student_id)
-        return False
+def _any_erased(students: Iterable[str], salt: bytes, suppressions: Container[bytes]) -> bool:
+    """Whether one of them was erased: known only by what a salt makes of the id."""
+    return any(suppression(salt, id) in suppressions for id in students)
 
 
-def _rows(directory: Path, manifest: Manifest, erased: _Erased) -> Iterator[exports.Row]:
-    """All rows, each checked; raises `ImportRefused` for one that no export would hold."""
+def _rows(directory: Path, manifest: Manifest, students: set[str]) -> Iterator[exports.Row]:
+    """All rows, each checked, and who is named in them; raises `ImportRefused` for a row that no
+    export would hold."""
     for file in manifest.files:
         for batch in export_files.read_file(directory, file):
             columns = [column.to_pylist() for column in batch.columns]
             for row in zip(*columns, strict=True):
-                _check(directory / file.name, row, erased)
+                students.update(_check(directory / file.name, row))
                 yield row
 
 
-def _check(path: Path, row: exports.Row, erased: _Erased) -> None:
+def _check(path: Path, row: exports.Row) -> list[str]:
+    """Hold a row's content to its hash; gives the students that it names."""
     institution_id, type, reference, granularity, day, period_start, year, *_ = row
     content_hash, entries_text, metadata_text, distribution = row[-4:]
     id = export_files.snapshot_id(type, reference, granularity, day, institution_id)
@@ -142,8 +138,4 @@ def _check(path: Path, row: exports.Row, erased: _Erased) -> None:
             f"Nothing was imported: {path}: the content of {id} is not what its hash says",
             "Use another copy of this export",
         )
-    if any(entry["studentId"] in erased for entry in entries):
-        raise ImportRefused(
-            f"Nothing was imported: {path}: {id} names a student who has been erased since",
-            "Use the copy of this export that the erasure has rewritten",
-        )
+    return [entry["studentId"] for entry in entries]
