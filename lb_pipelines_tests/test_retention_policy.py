@@ -182,6 +182,10 @@ def test_sql_says_of_every_snapshot_what_python_says(
     snapshots: list[tuple[BoardType, date, date | None, bool]],
 ) -> None:
     cutoff = TODAY - timedelta(days=days)
+    # The days between which the line runs are always among them.
+    for edge in (cutoff - ONE_DAY, cutoff):
+        if (BoardType.SUBJECT, edge) not in {row[:2] for row in snapshots}:
+            snapshots = [*snapshots, (BoardType.SUBJECT, edge, None, True)]
     with database.transaction() as connection:
         for type, day, until, active in snapshots:
             rows.materialize(connection, school, type, day, {("r", Granularity.DAILY): 1})
