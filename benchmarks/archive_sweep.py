@@ -215,30 +215,26 @@ def measure_due(database: Database, count: int, dedicated: int, months: int) -> 
     """The sensor's question, with nothing due and with much."""
     today = prepare_many(database, count, dedicated, months)
     now = datetime(today.year, today.month, today.day, 12, tzinfo=UTC)
-    for what, statement in (
-        ("nothing due", None),
-        (
-            "one in ten due",
-            "UPDATE lb.leaderboard_snapshots SET status = 'ACTIVE'"
-            " WHERE institution_id LIKE '%%7' AND status = 'ARCHIVED'",
-        ),
-        ("all due", "UPDATE lb.leaderboard_snapshots SET status = 'ACTIVE'"),
-        (
-            "all due, all held",
-            "INSERT INTO lb.legal_holds (institution_key, reason, placed_by)"
-            " SELECT institution_key, 'r', 'p' FROM lb.institutions",
-        ),
-        (
-            "all due, all restored",
-            "WITH released AS (DELETE FROM lb.legal_holds)"
-            " UPDATE lb.leaderboard_snapshots SET active_until = '9999-01-01'",
-        ),
+    everybody = [f"own_{n}" for n in range(dedicated)] + [SHARED]
+    for what, change, of in (
+        ("nothing due", None, []),
+        ("some due", "status = 'ACTIVE'", everybody[::10]),
+        ("all due", "status = 'ACTIVE'", everybody),
+        ("all due, all held", None, []),
+        ("all restored", "active_until = '9999-01-01'", everybody),
     ):
-        if statement is not None:
+        for owner in of:
+            which = f"WHERE institution_id = '{owner}'" if owner != SHARED else ""
+            table = "lb.leaderboard_snapshots" if which else 'lb_part."shared:all"'
             with database.transaction() as connection:
-                connection.execute(statement.replace("%%", "%"))
-            with database.autocommit() as connection:
-                connection.execute("VACUUM ANALYZE lb.leaderboard_snapshots")
+                connection.execute(f"UPDATE {table} SET {change} {which}".encode())
+        with database.transaction() as connection:
+            connection.execute("DELETE FROM lb.legal_holds")
+            if what.endswith("held"):
+                connection.execute(
+                    "INSERT INTO lb.legal_holds (institution_key, reason, placed_by)"
+                    " SELECT institution_key, 'r', 'p' FROM lb.institutions"
+                )
         for which in ("new connection", "again"):
             answer, seconds = timed(lambda: planning.due(database, now))
             print(f"due, {what:24s} {which:15s} {len(answer.found):6,} found {seconds:6.2f} s")
@@ -268,9 +264,11 @@ def prepare_many(database: Database, count: int, dedicated: int, months: int) ->
                 for type in BoardType:
                     leaf = board_leaf(id, type, month, Root.SNAPSHOTS)
                     create(connection, leaf, lz4=False)
-    with database.transaction() as connection:
-        connection.execute(
-            """
+    for id in (*own, SHARED):
+        # One owner a transaction: the locks on all leaves together would be too many.
+        with database.transaction() as connection:
+            connection.execute(
+                """
             INSERT INTO lb.leaderboard_snapshots (institution_id, type, reference_id,
                 time_granularity, snapshot_date, period_start, content_hash, entries, metadata,
                 distribution, status)
@@ -283,22 +281,15 @@ def prepare_many(database: Database, count: int, dedicated: int, months: int) ->
                                ('all-time', 1095)) AS g (granularity, days)
             CROSS JOIN LATERAL (
                 SELECT day::date FROM generate_series(
-                    CAST(%(first)s AS date), CAST(%(last)s AS date) + 27, interval '14 days'
+                    CAST(%(first)s AS date), CAST(%(last)s AS date) + 27, interval '28 days'
                 ) AS day) AS d
-            WHERE i.id <> 'big'
+            WHERE i.id = %(id)s OR %(id)s = 'shared' AND i.id LIKE 'shared%%'
             """,
-            {"today": today, "first": first, "last": last_month},
-        )
-    with database.autocommit() as connection:
-        connection.execute("VACUUM ANALYZE lb.leaderboard_snapshots")
-        row = connection.execute(
-            "SELECT count(*), count(*) FILTER (WHERE status = 'ACTIVE'),"
-            " count(DISTINCT tableoid) FROM lb.leaderboard_snapshots"
-        ).fetchone()
-    assert row is not None
+                {"today": today, "first": first, "last": last_month, "id": id},
+            )
     print(
-        f"{count:,} institutions, {row[0]:,} snapshots ({row[1]:,} ACTIVE) in {row[2]:,} leaves;"
-        f" made in {time.perf_counter() - started:.0f} s"
+        f"{count:,} institutions, {dedicated} with a subtree of their own, {months} months, made in"
+        f" {time.perf_counter() - started:.0f} s"
     )
     database.close()
     return today
