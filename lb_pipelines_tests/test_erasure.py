@@ -30,7 +30,7 @@ from lb_pipelines.db.repositories import institutions
 from lb_pipelines.errors import InvalidErasure, LeaderboardError, UnderLegalHold, UnknownStudent
 from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.materialize.results import Provenance
-from lb_pipelines.retention import erasing, exporting, holding, purging
+from lb_pipelines.retention import erasing_files, exporting, holding, purging
 from lb_pipelines.retention.actor import Actor
 from lb_pipelines.retention.erasing import Erased, erase, finish_erasures, plan_erasure
 from lb_pipelines.retention.sweeping import sweep
@@ -113,46 +113,47 @@ def rows_of(database: Database, id: str) -> tuple[Any, ...]:
     return live, moved, {row[:4]: row[4:] for row in copies}
 
 
-def named(database: Database, word: str) -> list[str]:
-    """Where a text, JSON or byte column of any table says the word."""
-    found = []
-    with database.transaction() as connection:
-        columns = connection.execute(
-            "SELECT n.nspname, c.relname, a.attname FROM pg_attribute a"
-            " JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE n.nspname IN ('lb', 'lb_part') AND c.relkind = 'r' AND a.attnum > 0"
-            " AND a.atttypid::regtype::text IN ('text', 'jsonb', 'bytea', 'text[]')"
-        ).fetchall()
-        assert len({table for _, table, _ in columns}) > 20
-        for schema, table, column in columns:
-            hits = connection.execute(
-                sql.SQL(
-                    "SELECT count(*) FROM {} WHERE position(%s::bytea IN"
-                    " convert_to(CASE WHEN pg_typeof({c}) = 'bytea'::regtype"
-                    "  THEN encode(convert_to({c}::text, 'UTF8'), 'escape') ELSE {c}::text END,"
-                    " 'UTF8')) > 0"
-                ).format(sql.Identifier(schema, table), c=sql.Identifier(column)),
-                (word.encode(),),
-            ).fetchone()
-            if hits and hits[0]:
-                found.append(f"{table}.{column}")
-    return found
-
-
-def everything(database: Database) -> dict[str, list[Any]]:
-    """Every row of every table, to see that nothing has changed."""
+def _tables(database: Database) -> list[tuple[str, str]]:
     with database.transaction() as connection:
         tables = connection.execute(
             "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('lb', 'lb_part')"
+            " EXCEPT SELECT n.nspname, c.relname FROM pg_class c"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'p'"
         ).fetchall()
-        return {
-            f"{schema}.{table}": sorted(
-                connection.execute(
-                    sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(schema, table))
-                ).fetchall()
-            )
-            for schema, table in tables
-        }
+    assert len(tables) > 15
+    return [(schema, table) for schema, table in tables]
+
+
+def named(database: Database, word: str) -> list[str]:
+    """The tables of which a row says the word, as text, in JSON or in bytes."""
+    select = sql.SQL(
+        "SELECT {name} FROM {table} t HAVING"
+        " bool_or(position({word} IN t::text) > 0 OR position({bytes} IN t::text) > 0)"
+    )
+    queries = [
+        select.format(
+            name=sql.Literal(table),
+            table=sql.Identifier(schema, table),
+            word=sql.Literal(word),
+            bytes=sql.Literal(word.encode().hex()),
+        )
+        for schema, table in _tables(database)
+    ]
+    with database.transaction() as connection:
+        rows = connection.execute(sql.SQL(" UNION ALL ").join(queries)).fetchall()
+    return sorted(name for (name,) in rows)
+
+
+def everything(database: Database) -> list[Any]:
+    """Every row of every table, to see that nothing has changed."""
+    queries = [
+        sql.SQL("SELECT {}, t::text FROM {} t").format(
+            sql.Literal(table), sql.Identifier(schema, table)
+        )
+        for schema, table in _tables(database)
+    ]
+    with database.transaction() as connection:
+        return sorted(connection.execute(sql.SQL(" UNION ALL ").join(queries)).fetchall())
 
 
 def loaded(
@@ -167,9 +168,9 @@ def loaded(
     return school, institution, DayRange(first, last)
 
 
-@given(worlds.schools(spans=(3, 20), events=(1, 10, 60)), st.data())
+@given(worlds.schools(spans=(3, 12), events=(1, 10, 60)), st.data())
 @settings(
-    max_examples=8,
+    max_examples=6,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_erasing_rows_gives_what_materializing_them_again_gives(
@@ -310,8 +311,8 @@ def test_nothing_names_an_erased_student(database: Database, tmp_path: Path) -> 
     assert sha256 == verified.manifest_sha256
     assert pseudonym.startswith("erased-")
     assert pseudonym not in counts
-    assert set(named(database, pseudonym)) >= {"students.id"}
-    assert "erasures" not in {of.partition(".")[0] for of in named(database, pseudonym)}
+    assert "students" in named(database, pseudonym)
+    assert not {"erasures", "erasure_tasks", "exports"} & set(named(database, pseudonym))
     # Nothing is left that a re-materialization would write.
     assert make(database, world.institution, world.days) == 0
     after = stored.snapshots(database, world.institution.id)
@@ -360,7 +361,7 @@ def test_a_legal_hold_stands_in_the_way_and_nothing_changes(
     ):
         hold = holding.place(
             database, world.institution, reason="a case", today=world.today, actor=CLERK,
-            **bounds,  # type: ignore[arg-type]
+            **bounds,
         )  # fmt: skip
         was = everything(database)
         plan = plan_erasure(database, world.institution, world.victim, world.today)
@@ -379,7 +380,7 @@ def test_what_cannot_be_erased_is_told(database: Database, tmp_path: Path) -> No
     world = erasable(database, tmp_path)
 
     def refuse(student: str | int, kind: type[LeaderboardError], match: str, **how: Any) -> None:
-        words = {"reason": WHY, "actor": CLERK} | how
+        words: dict[str, Any] = {"reason": WHY, "actor": CLERK} | how
         was = everything(database)
         with pytest.raises(kind, match=match):
             erase(database, world.institution, student, today=world.today, **words)
@@ -431,7 +432,7 @@ def _killed(url: str, id: str, victim: str, today: date, at: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if at in ("manifest", "files"):
-        files = erasing.erasing_files
+        files = erasing_files
         move = files.export_files.settle_directory
         calls = itertools.count()
 
@@ -465,7 +466,7 @@ def test_an_erasure_killed_anywhere_is_whole_or_not_there_and_is_finished(
         assert everything(database) == was
         erase_it(database, world)
     else:
-        assert set(named(database, world.victim)) <= {"erasure_tasks.student_id"}
+        assert set(named(database, world.victim)) <= {"erasure_tasks"}
         with pytest.raises(InvalidErasure, match="erased already"):
             erase_it(database, world)
     assert named(database, world.victim) == []
@@ -479,7 +480,7 @@ def test_an_export_out_of_reach_is_left_to_be_done(database: Database, tmp_path:
     away = world.export.rename(tmp_path / "away")
     done = erase_it(database, world)
     assert [left.reason for left in done.files.left] == ["its directory is gone"]
-    assert named(database, world.victim) == ["erasure_tasks.student_id"]
+    assert named(database, world.victim) == ["erasure_tasks"]
     away.rename(world.export)
     (damaged,) = sorted(world.export.glob("*_CLASS.parquet"))[:1]
     whole = damaged.read_bytes()
@@ -556,7 +557,7 @@ def test_a_district_generated_again_leaves_the_erased_out(database: Database) ->
     )  # fmt: skip
     district.generate(database, spec)
     with database.transaction() as connection:
-        (institution,) = institutions.all_institutions(connection)
+        institution = institutions.find(connection, "inst_101")
     erase(database, institution, "s000003", reason=WHY, today=date(2024, 3, 21), actor=CLERK)
     was = counts(database)
     report = district.generate(database, spec)
