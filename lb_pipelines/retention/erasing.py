@@ -217,7 +217,11 @@ def _check_words(institution: Institution, student: Student, reason: str, actor:
 def _order_key(connection: Connection, institution: Institution, student: Student) -> str:
     before, after = erasures.neighbours(connection, institution, student)
     try:
-        return pseudonyms.between(before, after)
+        order_key = pseudonyms.between(before, after)
+        # Among numbers the middle of the neighbours is the very id.
+        while order_key.startswith(student.id):
+            order_key = pseudonyms.between(before, order_key)
+        return order_key
     except ValueError as error:
         raise InvalidErasure(
             f"Student {student.key} of institution {institution.id!r} has an id of control"
