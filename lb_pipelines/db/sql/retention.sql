@@ -40,7 +40,11 @@ WHERE EXISTS (
           AND s.type = ANY (:types) AND s.status = 'ACTIVE' AND s.active_until IS NULL
           AND s.snapshot_date >= p.first AND s.snapshot_date < p.before
           AND s.snapshot_date < :latest)
+   -- Asked in this order: most institutions have never restored anything.
    OR EXISTS (
+        SELECT FROM lb.archive_runs r JOIN lb.institutions i USING (institution_key)
+        WHERE i.id = p.id AND r.kind = 'RESTORE')
+   AND EXISTS (
         SELECT FROM lb_part."shared:all" s
         WHERE s.institution_id = p.id AND s.time_granularity = :granularity
           AND s.type = ANY (:types) AND s.status = 'ACTIVE' AND s.active_until < p.today
@@ -59,7 +63,11 @@ WHERE EXISTS (
           AND s.type = ANY (:types) AND s.status = 'ACTIVE' AND s.active_until IS NULL
           AND s.snapshot_date >= p.first AND s.snapshot_date < p.before
           AND s.snapshot_date < :latest)
+   -- Asked in this order: most institutions have never restored anything.
    OR EXISTS (
+        SELECT FROM lb.archive_runs r JOIN lb.institutions i USING (institution_key)
+        WHERE i.id = :institution_id AND r.kind = 'RESTORE')
+   AND EXISTS (
         SELECT FROM lb.leaderboard_snapshots s
         WHERE s.institution_id = :institution_id AND s.time_granularity = p.granularity
           AND s.type = ANY (:types) AND s.status = 'ACTIVE' AND s.active_until < :today
