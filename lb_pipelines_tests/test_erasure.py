@@ -26,13 +26,16 @@ from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.selection import ArchiveSelection
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Database
+from lb_pipelines.db.partitions.detaching import Standing, snapshot_leaf, standing
 from lb_pipelines.db.repositories import institutions
+from lb_pipelines.db.repositories.purges import under_way
 from lb_pipelines.errors import InvalidErasure, LeaderboardError, UnderLegalHold, UnknownStudent
 from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.materialize.results import Provenance
 from lb_pipelines.retention import erasing_files, exporting, holding, purging
 from lb_pipelines.retention.actor import Actor
 from lb_pipelines.retention.erasing import Erased, erase, finish_erasures, plan_erasure
+from lb_pipelines.retention.purging import purge
 from lb_pipelines.retention.sweeping import sweep
 from lb_pipelines.sources import district, loading, plain
 from lb_pipelines_tests import stored, worlds
@@ -444,6 +447,37 @@ def _killed(url: str, id: str, victim: str, today: date, at: str) -> None:
 
         files.export_files.settle_directory = settle
     erase(database, institution, victim, reason=WHY, today=today, actor=CLERK, on_step=step)
+
+
+@pytest.mark.parametrize("at", ["entered", "detached"])
+def test_an_erasure_reaches_a_leaf_that_a_killed_purge_left_half_out_of_its_tree(
+    database: Database, tmp_path: Path, at: str
+) -> None:
+    world = erasable(database, tmp_path)
+    later = world.today + timedelta(days=5_000)
+    for granularity in Granularity:
+        sweep(database, world.institution, granularity, later, CLERK)
+
+    class Killed(Exception):
+        pass
+
+    def step(name: str) -> None:
+        if name == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        purge(database, world.institution, later, CLERK, tmp_path, on_step=step)
+    with database.transaction() as connection:
+        (entry,) = under_way(connection, world.institution)
+        leaf = snapshot_leaf(world.institution.id, entry.type, entry.month).name
+        left = standing(connection, leaf)
+    assert entry.state == "DETACHING"
+    assert left is (Standing.ALONE if at == "detached" else Standing.ATTACHED)
+    erase_it(database, world)
+    assert named(database, world.victim) == []
+    done = purge(database, world.institution, later, CLERK, tmp_path)
+    assert {one.state for one in done} == {"DETACHED"}, done
+    assert named(database, world.victim) == []
 
 
 STEPS = ("events", "snapshots", "archived", "trends", "committed", "files", "manifest")

@@ -25,6 +25,8 @@ from lb_pipelines.core.pseudonyms import replaced, trend_hash
 from lb_pipelines.core.retention import Hold
 from lb_pipelines.core.snapshot_content import rehash
 from lb_pipelines.db.engine import Connection, Database
+from lb_pipelines.db.partitions.detaching import Standing, snapshot_leaf, standing
+from lb_pipelines.db.partitions.patience import held
 from lb_pipelines.db.repositories import erasures, holds, purges, writers
 from lb_pipelines.db.repositories.erasures import (
     NamingRow,
@@ -119,7 +121,8 @@ def erase(
     """
     finish_erasures(database, institution, forget_missing=forget_missing)
     reason = reason.strip()
-    with database.transaction() as connection:
+    # Without a purge beside it, else a leaf could leave its tree between two looks.
+    with held(database, purges.lock_key(institution)), database.transaction() as connection:
         writers.write_alone(connection, institution)
         found = _find(connection, institution, student)
         _check_words(institution, found, reason, actor)
@@ -270,16 +273,18 @@ def _stores(connection: Connection, institution: Institution) -> Iterator[_Store
         erasures.archive_naming,
         partial(_rewrite_snapshots, erasures.rewrite_archive),
     )
-    # One that is DETACHING may stand in the tree or out of it: there is nothing left to do then,
-    # or it is reached here.
     for purge in purges.under_way(connection, institution):
-        place = erasures.purge_place(connection, purge.type, purge.month, purge.relation)
+        # A purge that was killed may have left it half out of its tree, under the leaf's own name.
+        leaf = snapshot_leaf(institution.id, purge.type, purge.month).name
+        astray = standing(connection, leaf) in (Standing.PENDING, Standing.ALONE)
+        relation = leaf if purge.state == "DETACHING" and astray else purge.relation
+        place = erasures.purge_place(connection, purge.type, purge.month, relation)
         yield _Store(
             "purged",
             [place] if place else [],
             erasures.snapshots_naming,
             partial(_rewrite_snapshots, erasures.rewrite_snapshots),
-            purge,
+            purge if relation == purge.relation else None,
         )
     yield _Store(
         "trends",

@@ -156,7 +156,7 @@ def purge(
     policy = RetentionPolicy.of(institution)
     run = _Run(database, institution, policy, today, actor, export_root, patience, on_step)
     done: dict[int, Purged] = {}
-    with held(database, f"lb_pipelines:purge:{institution.id}"):
+    with held(database, purges.lock_key(institution)):
         for entry in _under_way(run):
             if entry.state == "DETACHING":
                 reason = _detach(run, entry)

@@ -1,4 +1,4 @@
-"""A day's boards at a glance: the few that a person wants to see first, without any student's id."""
+"""A day's boards at a glance: the few that a person wants to see first; no student is named."""
 
 from __future__ import annotations
 

@@ -177,6 +177,13 @@ def retally(connection: Connection, purge: PurgeEntry) -> None:
     connection.execute(_in(queries.purges.retally, purge.relation), {"purge": purge.purge})
 
 
+def lock_key(institution: Institution) -> str:
+    """The named lock (`partitions.patience.held`) of whoever detaches and drops, or must not meet
+    a table that is half detached.
+    """
+    return f"lb_pipelines:purge:{institution.id}"
+
+
 def under_way(connection: Connection, institution: Institution) -> list[PurgeEntry]:
     """The purges of the institution that are neither dropped nor kept, the oldest first."""
     return _entries(connection, institution, under_way=True)
