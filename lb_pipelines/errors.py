@@ -59,6 +59,24 @@ class InvalidPartition(LeaderboardError):
     """A day or partition key outside what the project holds."""
 
 
+class UnknownBoard(LeaderboardError):
+    """No class, subject or campus with this id."""
+
+    def __init__(self, institution_id: str, type: str, reference_id: str) -> None:
+        super().__init__(
+            f"Institution {institution_id!r} has no {type.lower()} {reference_id!r}",
+            "Check the id (it is case-sensitive) and the type of the board",
+        )
+
+
+class NotMaterialized(LeaderboardError):
+    """A day whose boards have not been made."""
+
+
+class StaleBoard(LeaderboardError):
+    """A board that no longer says what the events say, so that nothing exact follows from it."""
+
+
 class InvalidSelection(LeaderboardError):
     """A choice of snapshots, days or dates that cannot be meant."""
 
