@@ -5,6 +5,8 @@ Errors of programming stay ordinary exceptions. No room has error classes of its
 
 from __future__ import annotations
 
+from datetime import date
+
 
 class LeaderboardError(Exception):
     """Base of all errors that name a thing and say what to do about it.
@@ -90,6 +92,64 @@ class UnderLegalHold(LeaderboardError):
             "Release the hold first (`lb hold release`), if whoever placed it agrees",
         )
         self.hold = hold
+
+
+class InvalidHold(LeaderboardError):
+    """A legal hold that cannot be placed or released."""
+
+
+class ExportRefused(LeaderboardError):
+    """An export that was not begun, so that nothing of another is overwritten."""
+
+
+class ExportDamaged(LeaderboardError):
+    """An export of which a file is missing, changed or cannot be read."""
+
+    def __init__(self, file: str, what: str) -> None:
+        super().__init__(
+            f"{file}: {what}", "Use another copy of this export; nothing was read from this one"
+        )
+        self.file = file
+        self.what = what
+
+
+class PassOvertaken(LeaderboardError):
+    """A day that was not written, because what it had been made from changed each time."""
+
+    def __init__(self, institution_id: str, asset: str, day: date, tries: int) -> None:
+        super().__init__(
+            f"{asset} of institution {institution_id!r}: {day} was not written in {tries} tries, "
+            "each overtaken by an erasure of students or by another run",
+            "Run it again from this day on when those are over; the days before it stay",
+        )
+        self.day = day
+
+
+class UnknownStudent(LeaderboardError):
+    """A student who is not there, by the id or key that was given."""
+
+    def __init__(self, institution_id: str, student: str | int) -> None:
+        what = f"key {student}" if isinstance(student, int) else f"id {student!r}"
+        super().__init__(
+            f"Institution {institution_id!r} has no student of {what}",
+            "Give the id as the source writes it, or the student_key of lb.students",
+        )
+
+
+class InvalidErasure(LeaderboardError):
+    """An erasure that cannot be meant: done already, for no reason, or naming the student."""
+
+
+class ArchiveContradicted(LeaderboardError):
+    """A snapshot that is ACTIVE though the archive has a copy of it: one of them is wrong."""
+
+    def __init__(self, original_id: str) -> None:
+        super().__init__(
+            f"Snapshot {original_id!r} is ACTIVE, and the archive has a copy of it",
+            "Compare both (`lb archive verify`), delete the wrong one by hand, then run again; "
+            "what was moved before it stays",
+        )
+        self.original_id = original_id
 
 
 class PartitionBusy(LeaderboardError):

@@ -22,7 +22,7 @@ from lb_pipelines.core.timeline import Boards, BoardTerms
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import aggregates as repository
-from lb_pipelines.db.repositories import directory, institutions
+from lb_pipelines.db.repositories import directory, institutions, writers
 from lb_pipelines.materialize import aggregates
 from lb_pipelines.materialize.results import Provenance
 
@@ -41,12 +41,15 @@ class DayOfBoards:
 class Pass:
     """An open pass: `days` yields in ascending order; ids are by ordinal.
 
-    `references` are the boards' ids as UTF-8; `student_ids` plain texts, `student_literals` the
-    same as JSON string literals.
+    `first` is its first day; `references` are the boards' ids as UTF-8; `student_ids` plain texts,
+    `student_literals` the same as JSON string literals. They were read after so many `erasures`,
+    and are not to be written after another one.
     """
 
     institution: Institution
     type: BoardType
+    first: date
+    erasures: int
     references: Sequence[bytes]
     student_ids: pa.Array
     student_literals: pa.Array
@@ -81,6 +84,8 @@ def opened(
         yield Pass(
             institution=institution,
             type=type,
+            first=days.first,
+            erasures=writers.erasures(connection, institution),
             references=[id.encode() for id in boards.ids.to_pylist()],
             student_ids=students.ids,
             student_literals=json_lists.quoted(students.ids),

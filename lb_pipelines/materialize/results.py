@@ -20,10 +20,12 @@ class Provenance:
 class DayResult:
     """One (institution, asset, day) after its commit.
 
-    `rows` is what the day holds now, `written` how many rows of it were new or changed,
+    `rows` is what the day holds by its events, `written` how many rows of it were new or changed,
     `seconds` the time from the last result to this one. `numbers` are further figures for plots;
     `superseded` says that another run had already written from a later state of the events, so
-    that nothing was written here.
+    that nothing was written here. Of rows in the archive `archived_kept` stayed as they were,
+    `archived_differing` of these although the events now say something else; `archived_renewed`
+    were made anew on purpose, or went with their boards.
     """
 
     institution_id: str
@@ -34,3 +36,6 @@ class DayResult:
     seconds: float
     numbers: dict[str, int | float] = field(default_factory=dict)
     superseded: bool = False
+    archived_kept: int = 0
+    archived_differing: int = 0
+    archived_renewed: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from functools import partial
 from itertools import chain, repeat
 
@@ -14,6 +15,7 @@ from lb_pipelines.db import bulk
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import boards as repository
 from lb_pipelines.db.repositories.boards import Columns
+from lb_pipelines.db.repositories.revisions import Renewal
 from lb_pipelines.materialize import writing
 from lb_pipelines.materialize.passes import DayOfBoards, Pass
 from lb_pipelines.materialize.results import DayResult, Provenance
@@ -31,12 +33,24 @@ def materialize(
     type: BoardType,
     days: DayRange,
     provenance: Provenance,
+    *,
+    rematerialize_archived: bool = False,
+    today: date | None = None,
 ) -> Iterator[DayResult]:
     """Write the snapshots of every day of the range in one pass; yields each after its commit.
 
-    Rows that are archived stay as they are. `numbers` of a result: boards by granularity and
-    `ranked`, the rankings (student on a board) over all time.
+    Snapshots in the archive stay as they are, unless `rematerialize_archived`: then they are made
+    anew, there and where their originals stand. That takes `today`, the institution's own day, and
+    raises `UnderLegalHold` at the first day of which a hold in force forbids it.
+
+    `numbers` of a result: boards by granularity, `ranked`, the rankings (student on a board) over
+    all time, and what became of snapshots in the archive where the day has some.
     """
+    replace = repository.replace_snapshots
+    if rematerialize_archived:
+        if today is None:
+            raise ValueError("a renewal of archived snapshots needs the institution's own day")
+        replace = partial(replace, renewal=Renewal(provenance.run_id, today))
     return writing.write(
         database,
         asset_name(type),
@@ -45,7 +59,8 @@ def materialize(
         days,
         provenance,
         lambda opened: _prepared(opened, provenance),
-        repository.replace_snapshots,
+        replace,
+        alone=rematerialize_archived,
     )
 
 

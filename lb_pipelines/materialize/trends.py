@@ -55,19 +55,17 @@ def materialize(
         type,
         days,
         provenance,
-        lambda opened: _prepared(opened, database, days, provenance),
+        lambda opened: _prepared(opened, database, provenance),
         repository.replace_trends,
     )
 
 
-def _prepared(
-    opened: Pass, database: Database, days: DayRange, provenance: Provenance
-) -> Iterator[PreparedDay]:
+def _prepared(opened: Pass, database: Database, provenance: Provenance) -> Iterator[PreparedDay]:
     with database.transaction() as connection:
         led: Leads = {
             (reference.encode(), granularity.encode()): leader
             for (reference, granularity), leader in repository.leaders(
-                connection, opened.institution, opened.type, days.first - ONE_DAY
+                connection, opened.institution, opened.type, opened.first - ONE_DAY
             ).items()
         }
     for day in opened.days:

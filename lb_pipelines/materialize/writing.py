@@ -1,7 +1,8 @@
 """Writing a pass: one transaction per (institution, day), each yielded after its commit.
 
-What snapshots and trends share on the way out. The ledger is claimed first, which locks the day;
-a day that already stands from a later state of the events is left alone.
+What snapshots and trends share on the way out. Whoever writes the institution alone is waited for
+first; what was read before an erasure is then read anew. The ledger is claimed next, which locks
+the day; a day that already stands from a later state of the events is left alone.
 """
 
 from __future__ import annotations
@@ -11,22 +12,25 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
 
 import psycopg
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import DayRange, month_start
+from lb_pipelines.core.periods import ONE_DAY, DayRange, month_start
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import partitions
 from lb_pipelines.db.engine import Connection, Database
-from lb_pipelines.db.repositories import ledger
-from lb_pipelines.db.repositories.boards import Columns
+from lb_pipelines.db.repositories import ledger, writers
+from lb_pipelines.db.repositories.boards import Columns, Replaced
+from lb_pipelines.errors import PassOvertaken
 from lb_pipelines.materialize import passes
 from lb_pipelines.materialize.passes import DayOfBoards, Pass
 from lb_pipelines.materialize.results import DayResult, Provenance
 
-Replace = Callable[[Connection, Institution, BoardType, date, Columns], int]
+Replace = Callable[[Connection, Institution, BoardType, date, Columns], Replaced]
+
+TRIES = 5
+"""Passes opened for a day before it is given up; each try but the last was overtaken."""
 
 
 @dataclass(frozen=True)
@@ -48,60 +52,117 @@ def write(
     provenance: Provenance,
     prepare: Callable[[Pass], Iterable[PreparedDay]],
     replace: Replace,
+    *,
+    alone: bool = False,
 ) -> Iterator[DayResult]:
-    """Open a pass, prepare its days one by one and replace each in the table."""
+    """Open a pass, prepare its days one by one and replace each in the table.
+
+    A pass that has been overtaken by an erasure is opened anew from that day on; raises
+    `PassOvertaken` where that goes on and on. `alone`: nobody else writes the institution during a
+    day, and a later state of the events is caught up with instead of left alone.
+    """
+    writer = _Writer(database, asset, institution, type, provenance, replace, alone)
     _ensure_months(database, institution, days)
-    with passes.opened(database, institution, type, days, provenance) as opened:
+    position, tries = days.first, 0
+    while position <= days.last:
+        begun = position
+        left = DayRange(position, days.last)
+        with passes.opened(database, institution, type, left, provenance) as opened:
+            for result in writer.results(opened, prepare(opened), left):
+                yield result
+                position = result.day + ONE_DAY
+        tries = tries + 1 if position == begun else 1
+        if position <= days.last and tries == TRIES:
+            raise PassOvertaken(institution.id, asset, position, tries)
+
+
+class _Overtaken(Exception):
+    """What the pass has read is not to be written any more."""
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes the days of one pass after the other."""
+
+    database: Database
+    asset: str
+    institution: Institution
+    type: BoardType
+    provenance: Provenance
+    replace: Replace
+    alone: bool
+
+    def results(
+        self, opened: Pass, prepared_days: Iterable[PreparedDay], days: DayRange
+    ) -> Iterator[DayResult]:
+        """Write and yield day by day; ends before the day at which the pass was overtaken."""
         started = time.perf_counter()
-        for prepared in prepare(opened):
-            day = prepared.source.day
-            write_day = partial(
-                _write_day, database, asset, institution, type, prepared, provenance, replace
-            )
+        for prepared in prepared_days:
             try:
-                written = write_day()
-            except psycopg.errors.CheckViolation:
-                # The institution was moved into a subtree of its own since its months were made.
-                _ensure_months(database, institution, days)
-                written = write_day()
+                try:
+                    replaced = self._write_day(opened, prepared)
+                except psycopg.errors.CheckViolation:
+                    # The institution was moved into a subtree of its own since its months were
+                    # made.
+                    _ensure_months(self.database, self.institution, days)
+                    replaced = self._write_day(opened, prepared)
+            except _Overtaken:
+                return
             now = time.perf_counter()
-            yield DayResult(
-                institution.id,
-                asset,
-                day,
-                rows=prepared.rows,
-                written=written or 0,
-                seconds=now - started,
-                numbers=dict(prepared.numbers),
-                superseded=written is None,
-            )
+            yield self._result(prepared, replaced, now - started)
             started = now
 
-
-def _write_day(
-    database: Database,
-    asset: str,
-    institution: Institution,
-    type: BoardType,
-    prepared: PreparedDay,
-    provenance: Provenance,
-    replace: Replace,
-) -> int | None:
-    """Rows written; None where a later state of the events already stands."""
-    with database.transaction() as connection:
-        claimed = ledger.claim(
-            connection,
-            institution,
-            asset,
-            prepared.source.day,
-            through_revision=prepared.source.through_revision,
-            boards=prepared.rows,
-            run_id=provenance.run_id,
-            code_version=provenance.code_version,
-        )
-        if not claimed:
+    def _write_day(self, opened: Pass, prepared: PreparedDay) -> Replaced | None:
+        """What was written; None where a later state of the events already stands."""
+        day = prepared.source.day
+        with self.database.transaction() as connection:
+            wait = writers.write_alone if self.alone else writers.write_beside_others
+            wait(connection, self.institution)
+            # Asked after the wait: it may have been for an erasure.
+            if writers.erasures(connection, self.institution) != opened.erasures:
+                raise _Overtaken
+            claimed = ledger.claim(
+                connection,
+                self.institution,
+                self.asset,
+                day,
+                through_revision=prepared.source.through_revision,
+                boards=prepared.rows,
+                run_id=self.provenance.run_id,
+                code_version=self.provenance.code_version,
+            )
+            if claimed:
+                return self.replace(
+                    connection, self.institution, self.type, day, prepared.columns()
+                )
+            if self.alone:
+                # Whoever wrote that later state has not done what this run was started for.
+                raise _Overtaken
             return None
-        return replace(connection, institution, type, prepared.source.day, prepared.columns())
+
+    def _result(
+        self, prepared: PreparedDay, replaced: Replaced | None, seconds: float
+    ) -> DayResult:
+        done = replaced or Replaced(0)
+        archived = {
+            "archived_kept": done.archived_kept,
+            "archived_differing": done.archived_differing,
+            "archived_renewed": done.archived_renewed,
+        }
+        numbers = dict(prepared.numbers)
+        if any(archived.values()):
+            numbers |= archived
+        return DayResult(
+            self.institution.id,
+            self.asset,
+            prepared.source.day,
+            rows=prepared.rows,
+            written=done.written,
+            seconds=seconds,
+            numbers=numbers,
+            superseded=replaced is None,
+            **archived,
+        )
 
 
 def _ensure_months(database: Database, institution: Institution, days: DayRange) -> None:

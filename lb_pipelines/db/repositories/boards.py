@@ -2,7 +2,8 @@
 
 A day is replaced, never appended to: what is new comes in, what changed is rewritten, what is no
 longer there goes, and an equal row is not touched. The first time, COPY goes straight into the
-table; later through a temporary table and one statement.
+table; later through a temporary table and statements over it. What is in the archive stays as it
+is, unless `revisions` is told to renew it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,28 @@ from datetime import date
 from typing import Any
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import ONE_DAY
+from lb_pipelines.core.periods import ONE_DAY, academic_years_around
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import bulk, queries
 from lb_pipelines.db.engine import Connection
+from lb_pipelines.db.repositories import revisions
+from lb_pipelines.db.repositories.revisions import Renewal
 
 Columns = Sequence[Iterable[bytes | None]]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """How many rows were new or changed, and what became of those in the archive.
+
+    `archived_kept` stayed as they were, `archived_differing` of these although the new rows say
+    something else; `archived_renewed` are among those written.
+    """
+
+    written: int
+    archived_kept: int = 0
+    archived_differing: int = 0
+    archived_renewed: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,29 +47,60 @@ class Leader:
 
 
 def replace_snapshots(
-    connection: Connection, institution: Institution, type: BoardType, day: date, columns: Columns
-) -> int:
-    """Make the day's snapshots these rows, archived ones apart; gives the number written.
+    connection: Connection,
+    institution: Institution,
+    type: BoardType,
+    day: date,
+    columns: Columns,
+    *,
+    renewal: Renewal | None = None,
+) -> Replaced:
+    """Make the day's snapshots these rows. Those in the archive stay as they are, whether their
+    originals still stand or not; with `renewal` they are made anew too.
 
-    `columns` in the order of `copy_in` in snapshots.sql, as binary fields.
+    `columns` in the order of `copy_in` in snapshots.sql, as binary fields. A renewal demands that
+    nobody else writes the institution; raises `UnderLegalHold` where a hold forbids it.
     """
-    return _replace(connection, queries.snapshots, institution, type, day, columns)
+    table = queries.snapshots
+    which = {"institution_id": institution.id, "type": type.value, "day": day}
+    archive = {**which, "academic_years": academic_years_around(day)}
+    live, archived = table.any_of_day(connection, **archive)
+    if not live and not archived:
+        return Replaced(_copy_in(connection, table, columns))
+    _stage(connection, table, columns)
+    kept = differing = renewed = 0
+    if archived:
+        kept, differing = table.archived_of_day(connection, **archive)
+        if renewal and differing:
+            revisions.renew(connection, institution, type, day, renewal)
+            kept, differing, renewed = kept - differing, 0, differing
+    written = renewed + table.remove_vanished(connection, **which)
+    if archived:
+        table.leave_archived(connection, **archive)
+    written += table.upsert(connection, **which)
+    return Replaced(written, kept, differing, renewed)
 
 
 def replace_trends(
     connection: Connection, institution: Institution, type: BoardType, day: date, columns: Columns
-) -> int:
-    """Make the day's trends these rows, and leads right around them; gives the number written.
+) -> Replaced:
+    """Make the day's trends these rows, and leads right around them.
 
     `columns` in the order of `copy_in` in trends.sql, as binary fields. Days may be written in any
     order and by several processes at once; when each lead began does not depend on that.
     """
     # Before any row: whoever waited for it with rows locked could be waited for.
     queries.trends.lock_leads(connection, institution_key=institution.key, type=type.value)
-    written = _replace(connection, queries.trends, institution, type, day, columns)
+    table = queries.trends
+    which = {"institution_id": institution.id, "type": type.value, "day": day}
+    if not table.any_of_day(connection, **which):
+        written = _copy_in(connection, table, columns)
+    else:
+        _stage(connection, table, columns)
+        written = table.remove_vanished(connection, **which) + table.upsert(connection, **which)
     _settle_leads(connection, institution, type, day - ONE_DAY)
     _settle_leads(connection, institution, type, day)
-    return written
+    return Replaced(written)
 
 
 def _settle_leads(
@@ -77,24 +125,16 @@ def leaders(
     return {(reference, granularity): Leader(*rest) for reference, granularity, *rest in rows}
 
 
-def _replace(
-    connection: Connection,
-    table: Any,
-    institution: Institution,
-    type: BoardType,
-    day: date,
-    columns: Columns,
-) -> int:
-    which = {"institution_id": institution.id, "type": type.value, "day": day}
-    if not table.any_of_day(connection, **which):
-        first = _Counted(columns[0])
-        bulk.write_rows(connection, queries.text(table.copy_in), [first, *columns[1:]])
-        return first.seen
+def _copy_in(connection: Connection, table: Any, columns: Columns) -> int:
+    """Straight into the table, where the day has no row yet; gives how many."""
+    first = _Counted(columns[0])
+    bulk.write_rows(connection, queries.text(table.copy_in), [first, *columns[1:]])
+    return first.seen
+
+
+def _stage(connection: Connection, table: Any, columns: Columns) -> None:
     table.prepare_stage(connection)
     bulk.write_rows(connection, queries.text(table.copy_to_stage), columns)
-    written: int = table.upsert(connection, **which)
-    written += table.remove_vanished(connection, **which)
-    return written
 
 
 class _Counted:

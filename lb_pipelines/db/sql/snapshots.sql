@@ -42,7 +42,36 @@ WHERE s.institution_id = :institution_id AND s.type = :type AND s.snapshot_date 
         AND g.reference_id = s.reference_id AND g.time_granularity = s.time_granularity
         AND g.snapshot_date = s.snapshot_date);
 
--- name: any_of_day(institution_id, type, day)$
+-- name: any_of_day(institution_id, type, day, academic_years)^
+-- Whether the day has rows in the table, and whether in the archive, be it only there.
 SELECT EXISTS (
-    SELECT FROM lb.leaderboard_snapshots
-    WHERE institution_id = :institution_id AND type = :type AND snapshot_date = :day);
+           SELECT FROM lb.leaderboard_snapshots
+           WHERE institution_id = :institution_id AND type = :type AND snapshot_date = :day),
+       EXISTS (
+           SELECT FROM lb.archived_leaderboard_snapshots
+           WHERE institution_id = :institution_id AND type = :type AND snapshot_date = :day
+             AND academic_year = ANY (:academic_years));
+
+-- name: archived_of_day(institution_id, type, day, academic_years)^
+-- Rows in the archive, and how many of them, or of their originals, do not say what is staged.
+SELECT count(*),
+       count(*) FILTER (WHERE g.content_hash IS DISTINCT FROM a.content_hash
+                           OR s.content_hash <> a.content_hash)
+FROM lb.archived_leaderboard_snapshots a
+LEFT JOIN staged_snapshots g
+  ON g.reference_id = a.reference_id AND g.time_granularity = a.time_granularity
+LEFT JOIN lb.leaderboard_snapshots s
+  ON s.institution_id = :institution_id AND s.type = :type AND s.snapshot_date = :day
+ AND s.reference_id = a.reference_id AND s.time_granularity = a.time_granularity
+ AND s.status = 'ARCHIVED'
+WHERE a.institution_id = :institution_id AND a.type = :type AND a.snapshot_date = :day
+  AND a.academic_year = ANY (:academic_years);
+
+-- name: leave_archived(institution_id, type, day, academic_years)!
+-- What is in the archive does not come into the table: its original stands there, or was purged,
+-- or it was imported and never had one.
+DELETE FROM staged_snapshots g
+USING lb.archived_leaderboard_snapshots a
+WHERE a.institution_id = :institution_id AND a.type = :type AND a.snapshot_date = :day
+  AND a.academic_year = ANY (:academic_years)
+  AND g.reference_id = a.reference_id AND g.time_granularity = a.time_granularity;

@@ -1,0 +1,47 @@
+"""Verification: every archived original has its copy with an equal hash, every copy a reason.
+
+Read from the rows, not from what wrote them; month by month, so that its memory does not grow with
+the history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import DayRange
+from lb_pipelines.db.engine import Database
+
+
+@dataclass(frozen=True)
+class ArchiveVerdict:
+    """How many originals are marked ARCHIVED and how many copies there are; then what is wrong.
+
+    `missing`: ARCHIVED without a copy; `differing`: the copy has another hash; `active_with_copy`:
+    ACTIVE though archived; `doubled`: copies beyond the first of one original; `unexplained`:
+    copies without an original that neither a purge nor an import accounts for. `example` is the id
+    of a snapshot that is wrong.
+    """
+
+    originals: int = 0
+    copies: int = 0
+    missing: int = 0
+    differing: int = 0
+    active_with_copy: int = 0
+    doubled: int = 0
+    unexplained: int = 0
+    example: str | None = None
+
+    @property
+    def wrong(self) -> int:
+        """How many things are wrong; 0: the archive can be relied on."""
+        return (
+            self.missing + self.differing + self.active_with_copy + self.doubled + self.unexplained
+        )
+
+
+def verify(
+    database: Database, institution: Institution, days: DayRange | None = None
+) -> ArchiveVerdict:
+    """Compare the institution's originals and copies of these days, of all unless given."""
+    raise NotImplementedError
