@@ -187,6 +187,19 @@ class DatabaseUnavailable(LeaderboardError):
     """The server cannot be reached, is not of a supported version, or lacks the schema."""
 
 
+class MissingRole(DatabaseUnavailable):
+    """The roles that keep institutions apart are not there, or not granted to whoever works."""
+
+    def __init__(self, user: str) -> None:
+        super().__init__(
+            f"{user!r} is not a member of the roles lb_reader and lb_worker, and may not make them",
+            "Let a superuser run: CREATE ROLE lb_reader NOLOGIN; CREATE ROLE lb_worker NOLOGIN; "
+            f'GRANT lb_reader, lb_worker TO "{user}"; (without CREATE where they exist), '
+            "then run `lb migrate` again",
+        )
+        self.user = user
+
+
 class InvalidEnvironment(LeaderboardError):
     """An environment variable that cannot be used."""
 
