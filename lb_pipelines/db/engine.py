@@ -37,6 +37,7 @@ _READ = SQL(
     " SET LOCAL app.institution_id = {}"
 )
 _SESSION = "-c plan_cache_mode=force_custom_plan -c jit=off -c timezone=UTC"
+_SETTINGS = "SET plan_cache_mode = force_custom_plan; SET jit = off; SET timezone = 'UTC'"
 
 
 def normalize_url(url: str | URL) -> URL:
@@ -76,6 +77,23 @@ class Database:
             isolation_level="AUTOCOMMIT",
             pool_reset_on_return=None,
         )
+
+    @classmethod
+    def over(cls, engine: sqlalchemy.Engine, *, leaf_budget: int = LEAF_BUDGET) -> Database:
+        """The database of somebody's engine, by connections made the way that it makes them.
+
+        They lie in pools of their own, as large as the engine's, because they need settings that
+        its other users may not expect. Raises `DatabaseUnavailable` for any driver but psycopg 3.
+        """
+        if (engine.dialect.name, engine.dialect.driver) != ("postgresql", "psycopg"):
+            raise DatabaseUnavailable(
+                f"The engine speaks {engine.dialect.name} through {engine.dialect.driver}",
+                "Make it with sqlalchemy.create_engine('postgresql+psycopg://...')",
+            )
+        database = cls(engine.url, leaf_budget=leaf_budget)
+        database.engine = _engine_like(engine, pool_pre_ping=True)
+        database._readers = _engine_like(engine, isolation_level="AUTOCOMMIT")
+        return database
 
     @contextmanager
     def transaction(self, *, snapshot: bool = False) -> Iterator[Connection]:
@@ -197,6 +215,21 @@ class Database:
         connection = pooled.driver_connection
         assert isinstance(connection, psycopg.Connection)
         return pooled, connection
+
+
+def _engine_like(engine: sqlalchemy.Engine, **options: Any) -> sqlalchemy.Engine:
+    """Another engine whose connections are made as this one's, and have the session's settings."""
+    pool = engine.pool.recreate()
+    pool._pre_ping = options.pop("pool_pre_ping", False)
+    made = sqlalchemy.create_engine(engine.url, pool=pool, **options)
+
+    def prepare(connection: Connection, _: object) -> None:
+        connection.execute(_SETTINGS)
+        if not connection.autocommit:
+            connection.commit()
+
+    sqlalchemy.event.listen(made, "connect", prepare)
+    return made
 
 
 def _give_back(pooled: sqlalchemy.pool.PoolProxiedConnection, connection: Connection) -> None:

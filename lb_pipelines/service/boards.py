@@ -1,19 +1,22 @@
 """`LeaderboardService`: every question about boards that lasts longer than a page view.
 
 Every method takes an institution's id, validates it and its status, and reads as that institution
-alone. What is wrong is a typed error of `lb_pipelines.errors` with its remedy.
+alone. What is wrong is a typed error of `lb_pipelines.errors` with its remedy. What was read is
+kept (`cache`) until the boards concerned change; names are joined each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
 from typing import TypeVar
+from zoneinfo import ZoneInfo
 
 import sqlalchemy
+from dogpile.cache import CacheRegion
 
 from lb_pipelines.core.history import periods
 from lb_pipelines.core.institution import Institution
@@ -28,18 +31,21 @@ from lb_pipelines.core.periods import (
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import institutions, reading
-from lb_pipelines.db.repositories.reading import NamedBoard, StoredBoard
+from lb_pipelines.db.repositories.reading import NamedBoard, Opening, StoredBoard
+from lb_pipelines.db.repositories.versions import EVER
 from lb_pipelines.errors import (
     InvalidPartition,
     InvalidSelection,
     NotMaterialized,
     UnknownBoard,
+    UnknownInstitution,
     UnknownStudent,
 )
 from lb_pipelines.materialize import aggregates, snapshots
 from lb_pipelines.materialize.results import DayResult, Provenance
 from lb_pipelines.materialize.snapshots import asset_name
 from lb_pipelines.service import neighbours, students
+from lb_pipelines.service.cache import BoardCache, CacheStatistics
 from lb_pipelines.service.results import (
     Around,
     Board,
@@ -48,16 +54,19 @@ from lb_pipelines.service.results import (
     Comparison,
     Entry,
     History,
+    Standing,
     Standings,
     TrendPoint,
 )
-from lb_pipelines.service.students import Snapshot, Student
+from lb_pipelines.service.students import Place, Student
 
 T = TypeVar("T")
 
 PAGE = 400
 """Boards of a page unless told otherwise: a year of days and some."""
 MONTHS = 12
+_MOST_MONTHS = 1_200
+_FIGURES = ("ranked", "enrolled", "sum", "mean", "median", "max")
 
 
 def _utc_now() -> datetime:
@@ -66,55 +75,87 @@ def _utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class _Reader:
-    """One transaction's view of one board."""
+    """One transaction's view of one board, and of the students asked for."""
 
     connection: Connection
     institution: Institution
     board: NamedBoard
     key: BoardKey
+    students: Sequence[Student]
 
-    def snapshots(self, wanted: Sequence[DayRange], at_most: int) -> list[StoredBoard]:
+    def snapshots(
+        self, wanted: Sequence[DayRange], at_most: int | None = None
+    ) -> list[StoredBoard]:
+        """The last snapshot of each period, whole."""
         return reading.closing_snapshots(
             self.connection,
             self.institution,
-            self.key.type,
-            self.key.reference_id,
+            self.board,
             self.key.granularity,
             wanted,
-            at_most,
+            at_most or len(wanted),
         )
 
-    def term_on(self) -> Callable[[date], Term | None]:
+    def places(self, wanted: Sequence[DayRange]) -> list[Place]:
+        """The last snapshot of each period, for standings of the students asked for."""
+        found = reading.closing_snapshots(
+            self.connection,
+            self.institution,
+            self.board,
+            self.key.granularity,
+            wanted,
+            len(wanted),
+            student_ids=[student.id for student in self.students],
+        )
+        return [Place(self.key, self.board, stored) for stored in found]
+
+    def standings(self, student: Student, places: Sequence[Place]) -> list[Standing]:
+        return students.standings(self.connection, self.institution, student, places)
+
+    def periods(self, days: DayRange, *, every_day: bool = False) -> list[DayRange]:
+        return periods(self.key.granularity, days, self._term_on(), every_day=every_day)
+
+    def _term_on(self) -> Callable[[date], Term | None]:
         """Which term's TERM board the board has on a day."""
         if self.key.granularity is not Granularity.TERM:
             return lambda day: None
         if self.board.type is BoardType.CLASS:
-            own = reading.term_of_class(self.connection, self.institution, self.board)
+            own = self.board.term
             return lambda day: own if own is not None and own.holds(day) else None
-        terms = institutions.terms(self.connection, self.institution)
-        return partial(institution_term, terms)
+        return partial(institution_term, institutions.terms(self.connection, self.institution))
 
-    def last_day(self) -> date | None:
-        return reading.last_materialized(
-            self.connection, self.institution, asset_name(self.key.type)
-        )
+    def require_materialized(self, day: date) -> None:
+        asset = asset_name(self.key.type)
+        if not reading.any_materialized(self.connection, self.institution, [asset], day):
+            raise _not_materialized(self.institution.id, day)
 
 
 class LeaderboardService:
     """Boards, histories, trends and ranks out of one database.
 
-    `engine`: a SQLAlchemy engine over psycopg 3, or a `Database`. `now` gives the present instant;
-    only what has no day of its own (the last N months, a closed day) asks for it.
+    `engine`: a SQLAlchemy engine over psycopg 3, or a `Database`. What was read is kept in the
+    `region` (`cache.region_from`; in this process's memory unless given), or with `keep` False
+    nowhere. `now` gives the present instant; only what has no day of its own (the last N months, a
+    closed day) asks for it.
     """
 
     def __init__(
         self,
         engine: sqlalchemy.Engine | Database,
         *,
+        region: CacheRegion | None = None,
+        keep: bool = True,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._database = engine if isinstance(engine, Database) else Database.over(engine)
+        self._cache = BoardCache(self._database, region) if keep else None
         self._now = now
+        self._zones: dict[str, ZoneInfo] = {}
+
+    @property
+    def cache_statistics(self) -> CacheStatistics:
+        """How often an answer was there already, since this object was made."""
+        return self._cache.statistics if self._cache else CacheStatistics(0, 0)
 
     def get_leaderboard(
         self,
@@ -132,18 +173,25 @@ class LeaderboardService:
         was ranked gives a board without entries. Raises `NotMaterialized` for a day that was never
         made.
         """
-        with self._board(institution_id, type, reference_id, granularity) as reader:
-            day = day or reader.last_day()
-            if day is None:
-                raise NotMaterialized(
-                    f"{reader.key} has never been made", "Materialize a day of the institution"
+        key = _key(institution_id, type, reference_id, granularity)
+
+        def make() -> Board:
+            with self._reader(key) as reader:
+                wanted = day or reading.last_materialized(
+                    reader.connection, reader.institution, asset_name(key.type)
                 )
-            stored = reader.snapshots([DayRange(day, day)], 1)
-            if not stored:
-                self._require_materialized(reader, day)
-                return _empty(reader.key, day)
-            board = _board(reader.key, stored[0])
-            return self._named(reader, board) if names else board
+                if wanted is None:
+                    raise NotMaterialized(
+                        f"{key} has never been made", "Materialize a day of the institution"
+                    )
+                for stored in reader.snapshots([DayRange(wanted, wanted)]):
+                    return _board(key, stored)
+                reader.require_materialized(wanted)
+                return Board.empty(key, wanted)
+
+        days = EVER if day is None else _day(day)
+        board = self._kept("get_leaderboard", key, days, {"last": day is None}, make)
+        return replace(board, entries=self._named(key, board.entries)) if names else board
 
     def get_historical_leaderboard(
         self,
@@ -163,22 +211,28 @@ class LeaderboardService:
         A period whose last day was not made shows the last day that was. `limit` boards a page;
         `History.next_before` is the next one's `before`.
         """
+        key = _key(institution_id, type, reference_id, granularity)
         if limit < 1:
             raise InvalidSelection(f"A page of {limit} boards", "Ask for 1 board or more")
         days = _days(first, last)
-        with self._board(institution_id, type, reference_id, granularity) as reader:
-            if before is not None:
-                if before <= first:
-                    return History(reader.key, ())
-                days = DayRange(first, min(last, before - ONE_DAY))
-            wanted = periods(reader.key.granularity, days, reader.term_on(), every_day=every_day)
-            stored = reader.snapshots(wanted, limit + 1)
-        boards = tuple(_board(reader.key, one) for one in stored[:limit])
-        more = len(stored) > limit
-        # From the first day of the last period shown: a later closing day of it that arrives
-        # between two pages belongs to this one.
-        position = _period_of(boards[-1].day, wanted).first if more else None
-        return History(reader.key, boards, position)
+        if before is not None and before <= first:
+            return History(key, ())
+        if before is not None and before <= last:
+            days = DayRange(first, before - ONE_DAY)
+
+        def make() -> History:
+            with self._reader(key) as reader:
+                wanted = reader.periods(days, every_day=every_day)
+                stored = reader.snapshots(wanted, limit + 1)
+            boards = tuple(_board(key, one) for one in stored[:limit])
+            if len(stored) <= limit:
+                return History(key, boards)
+            # From the first day of the last period shown: a later closing day of it that arrives
+            # between two pages belongs to this one.
+            return History(key, boards, _period_of(boards[-1].day, wanted).first)
+
+        arguments = {"every_day": every_day, "limit": limit}
+        return self._kept("get_historical_leaderboard", key, days, arguments, make)
 
     def get_leaderboard_trends(
         self,
@@ -190,19 +244,21 @@ class LeaderboardService:
         months: int = MONTHS,
     ) -> BoardTrends:
         """What has moved on the board at the end of each period of the last `months` months."""
-        with self._board(institution_id, type, reference_id, granularity) as reader:
-            wanted = periods(
-                reader.key.granularity, self._months(reader.institution, months), reader.term_on()
-            )
-            rows = reading.closing_trends(
-                reader.connection,
-                reader.institution,
-                reader.key.type,
-                reader.key.reference_id,
-                reader.key.granularity,
-                wanted,
-            )
-        return BoardTrends(reader.key, tuple(TrendPoint(*row) for row in rows))
+        key = _key(institution_id, type, reference_id, granularity)
+        days = self._months(institution_id, months)
+
+        def make() -> BoardTrends:
+            with self._reader(key) as reader:
+                rows = reading.closing_trends(
+                    reader.connection,
+                    reader.institution,
+                    reader.board,
+                    key.granularity,
+                    reader.periods(days),
+                )
+            return BoardTrends(key, tuple(TrendPoint(*row) for row in rows))
+
+        return self._kept("get_leaderboard_trends", key, days, {}, make)
 
     def get_rank(
         self,
@@ -212,15 +268,23 @@ class LeaderboardService:
         reference_id: str,
         granularity: Granularity | str,
         day: date,
-    ) -> Standings:
-        """The exact rank, points and percentile of any student on any past day: one standing."""
-        with self._board(institution_id, type, reference_id, granularity) as reader:
-            student = _student(reader, student_id)
-            stored = reader.snapshots([DayRange(day, day)], 1)
-            if not stored:
-                self._require_materialized(reader, day)
-                return Standings(student_id, ())
-            return Standings(student_id, tuple(self._standings(reader, student, stored)))
+    ) -> Standing:
+        """The exact rank, points and percentile of any student on any past day.
+
+        `rank` None: the student was not ranked.
+        """
+        key = _key(institution_id, type, reference_id, granularity)
+        days = _day(day)
+
+        def make() -> Standing:
+            with self._reader(key, student_id) as reader:
+                (student,) = reader.students
+                for standing in reader.standings(student, reader.places([days])):
+                    return standing
+                reader.require_materialized(day)
+                return Standing(key, student_id, day, 0, None, None, None)
+
+        return self._kept("get_rank", key, days, {"student": student_id}, make)
 
     def get_student_trends(
         self,
@@ -233,13 +297,16 @@ class LeaderboardService:
         months: int = MONTHS,
     ) -> Standings:
         """A student's standing at the end of each period of the last `months` months."""
-        with self._board(institution_id, type, reference_id, granularity) as reader:
-            student = _student(reader, student_id)
-            wanted = periods(
-                reader.key.granularity, self._months(reader.institution, months), reader.term_on()
-            )
-            series = self._standings(reader, student, reader.snapshots(wanted, len(wanted)))
-        return Standings(student_id, students.with_changes(series))
+        key = _key(institution_id, type, reference_id, granularity)
+        days = self._months(institution_id, months)
+
+        def make() -> Standings:
+            with self._reader(key, student_id) as reader:
+                (student,) = reader.students
+                series = reader.standings(student, reader.places(reader.periods(days)))
+            return Standings(student_id, students.with_changes(series))
+
+        return self._kept("get_student_trends", key, days, {"student": student_id}, make)
 
     def get_around(
         self,
@@ -257,71 +324,55 @@ class LeaderboardService:
 
         No entries where the student was not ranked.
         """
+        key = _key(institution_id, type, reference_id, granularity)
+        days = _day(day)
         if k < 0:
             raise InvalidSelection(f"{k} students above and below", "Ask for 0 or more")
-        with self._board(institution_id, type, reference_id, granularity) as reader:
-            student = _student(reader, student_id)
-            stored = reader.snapshots([DayRange(day, day)], 1)
-            if not stored:
-                self._require_materialized(reader, day)
-                return Around(reader.key, student_id, day, 0, ())
-            snapshot = _snapshot(reader.key, stored[0])
-            whole = neighbours.whole_board(
-                reader.connection, reader.institution, reader.board, snapshot.window
-            )
-            if not _agrees(snapshot, whole):
-                raise students.stale(snapshot)
-            rows = whole.around(student.key, k) or slice(0, 0)
-            entries = tuple(
-                Entry(rank, id, points)
-                for rank, id, points in zip(
-                    whole.ranks[rows].tolist(),
-                    whole.ids[rows],
-                    whole.points[rows].tolist(),
-                    strict=True,
-                )
-            )
-            if names:
-                entries = _with_names(reader, entries)
-        return Around(reader.key, student_id, day, snapshot.ranked, entries)
+
+        def make() -> Around:
+            with self._reader(key, student_id) as reader:
+                for stored in reader.snapshots([days]):
+                    entries = self._neighbours(reader, stored, k)
+                    return Around(key, student_id, day, stored.ranked, entries)
+                reader.require_materialized(day)
+                return Around(key, student_id, day, 0, ())
+
+        around = self._kept("get_around", key, days, {"student": student_id, "k": k}, make)
+        return replace(around, entries=self._named(key, around.entries)) if names else around
 
     def get_student_boards(self, institution_id: str, student_id: str, day: date) -> Standings:
         """Every board of a day on which the student is ranked, with the exact rank on each."""
-        with self._institution(institution_id) as (connection, institution):
-            key = reading.student_key(connection, institution, student_id)
-            if key is None:
-                raise UnknownStudent(institution_id, student_id)
-            student = Student(key, student_id)
-            days = DayRange(date(1970, 1, 2), day)
-            boards = reading.boards_of_student(connection, institution, key, days)
-            found = reading.snapshots_of_boards(connection, institution, boards, day)
-            if not found and not any(
-                reading.is_materialized(connection, institution, asset_name(type), day)
-                for type in BoardType
-            ):
-                raise _not_materialized(institution_id, day)
-            by_key = {(board.type, board.id): board for board in boards}
-            order = {granularity: at for at, granularity in enumerate(Granularity)}
-            stored = [
-                Snapshot(
-                    BoardKey(institution_id, one.type, one.reference_id, one.granularity),
-                    day,
-                    one.period_start,
-                    one.entries,
-                    one.metadata["ranked"],
-                    one.distribution,
-                )
-                for one in sorted(
-                    found,
-                    key=lambda o: (
-                        list(BoardType).index(o.type),
-                        o.reference_id,
-                        order[o.granularity],
-                    ),
-                )
-            ]
-            standing = students.standings(connection, institution, student, by_key, stored)
-        return Standings(student_id, tuple(s for s in standing if s.rank is not None))
+        days = _day(day)
+
+        def make() -> Standings:
+            with self._opened(institution_id, students=(student_id,)) as (connection, opening):
+                institution = opening.institution
+                (student,) = _students(opening, (student_id,))
+                named = {
+                    (board.type, board.id): board
+                    for board in reading.boards_of_student(
+                        connection, institution, student.key, day
+                    )
+                }
+                places = [
+                    Place(BoardKey(institution_id, type, id, granularity), named[type, id], stored)
+                    for type, id, granularity, stored in reading.places_of_boards(
+                        connection, institution, named.values(), day, student_id
+                    )
+                ]
+                if not places and not reading.any_materialized(
+                    connection, institution, [asset_name(type) for type in BoardType], day
+                ):
+                    raise _not_materialized(institution_id, day)
+                found = students.standings(connection, institution, student, places)
+            ranked = [standing for standing in found if standing.rank is not None]
+            return Standings(student_id, tuple(sorted(ranked, key=lambda s: s.key.order)))
+
+        if self._cache is None:
+            return make()
+        return self._cache.get(
+            institution_id, "get_student_boards", None, days, {"student": student_id}, make
+        )
 
     def compare_boards(
         self,
@@ -336,14 +387,17 @@ class LeaderboardService:
         sides = []
         for reference_id in reference_ids:
             history = self.get_historical_leaderboard(
-                institution_id, type, reference_id, granularity, first, last, limit=100_000
+                institution_id,
+                type,
+                reference_id,
+                granularity,
+                first,
+                last,
+                limit=len(_days(first, last)),
             )
             sides.append(
                 {
-                    board.day: {
-                        name: getattr(board, name)
-                        for name in ("ranked", "enrolled", "sum", "mean", "median", "max")
-                    }
+                    board.day: {name: getattr(board, name) for name in _FIGURES}
                     for board in history.boards
                 }
             )
@@ -360,20 +414,22 @@ class LeaderboardService:
         last: date,
     ) -> Comparison:
         """Two students on one board side by side at the end of each period."""
+        key = _key(institution_id, type, reference_id, granularity)
         days = _days(first, last)
-        sides = []
-        with self._board(institution_id, type, reference_id, granularity) as reader:
-            wanted = periods(reader.key.granularity, days, reader.term_on())
-            stored = reader.snapshots(wanted, len(wanted))
-            for student_id in student_ids:
-                standings = self._standings(reader, _student(reader, student_id), stored)
-                sides.append(
+
+        def make() -> Comparison:
+            with self._reader(key, *student_ids) as reader:
+                places = reader.places(reader.periods(days))
+                sides = [
                     {
-                        s.day: {name: getattr(s, name) for name in ("rank", "points", "percentile")}
-                        for s in standings
+                        s.day: {"rank": s.rank, "points": s.points, "percentile": s.percentile}
+                        for s in reader.standings(student, places)
                     }
-                )
-        return _compared(*student_ids, *sides)
+                    for student in reader.students
+                ]
+            return _compared(*student_ids, *sides)
+
+        return self._kept("compare_students", key, days, {"students": student_ids}, make)
 
     def create_partitioned_snapshot(
         self, institution_id: str, type: BoardType | str, day: date, *, run_id: str = "service"
@@ -382,7 +438,7 @@ class LeaderboardService:
 
         Raises `InvalidPartition` for a day that is not over at the institution.
         """
-        board_type = _type(type)
+        board_type, days = _type(type), _day(day)
         with self._database.transaction() as connection:
             institution = institutions.find_active(connection, institution_id)
         if day > closed_through(self._now(), institution.zone):
@@ -390,57 +446,88 @@ class LeaderboardService:
                 f"{day} is not over yet at {institution_id} ({institution.zone})",
                 "Make its boards after midnight there",
             )
-        days, run = DayRange(day, day), Provenance(run_id)
+        run = Provenance(run_id)
         for _ in aggregates.materialize(self._database, institution, days, run):
             pass
         (result,) = snapshots.materialize(self._database, institution, board_type, days, run)
         return result
 
-    @contextmanager
-    def _institution(self, institution_id: str) -> Iterator[tuple[Connection, Institution]]:
-        with self._database.reading(institution_id) as connection:
-            yield connection, institutions.find_active(connection, institution_id)
+    def _kept(
+        self,
+        method: str,
+        key: BoardKey,
+        days: DayRange,
+        arguments: Mapping[str, object],
+        make: Callable[[], T],
+    ) -> T:
+        """What `make` gives, now or kept from before; `days` are those that it depends on."""
+        if self._cache is None:
+            return make()
+        return self._cache.get(key.institution_id, method, key, days, arguments, make)
 
     @contextmanager
-    def _board(
+    def _opened(
         self,
         institution_id: str,
-        type: BoardType | str,
-        reference_id: str,
-        granularity: Granularity | str,
-    ) -> Iterator[_Reader]:
-        key = BoardKey(institution_id, _type(type), reference_id, _granularity(granularity))
-        with self._institution(institution_id) as (connection, institution):
-            board = reading.board_named(connection, institution, key.type, reference_id)
-            if board is None:
-                raise UnknownBoard(institution_id, key.type, reference_id)
-            yield _Reader(connection, institution, board, key)
+        key: BoardKey | None = None,
+        students: Sequence[str] = (),
+    ) -> Iterator[tuple[Connection, Opening]]:
+        with self._database.reading(institution_id) as connection:
+            opening = reading.opening(
+                connection,
+                institution_id,
+                key.type if key else None,
+                key.reference_id if key else None,
+                students,
+            )
+            if opening is None:
+                raise UnknownInstitution(institution_id)
+            self._zones[institution_id] = opening.institution.validate().zone
+            yield connection, opening
 
-    def _months(self, institution: Institution, months: int) -> DayRange:
-        if not 1 <= months <= 1200:
-            raise InvalidSelection(f"Trends over {months} months", "Ask for 1 to 1200 months")
-        today = local_day(self._now(), institution.zone)
+    @contextmanager
+    def _reader(self, key: BoardKey, *student_ids: str) -> Iterator[_Reader]:
+        with self._opened(key.institution_id, key, student_ids) as (connection, opening):
+            if opening.board is None:
+                raise UnknownBoard(key.institution_id, key.type, key.reference_id)
+            found = _students(opening, student_ids)
+            yield _Reader(connection, opening.institution, opening.board, key, found)
+
+    def _months(self, institution_id: str, months: int) -> DayRange:
+        """The last so many months of the institution, the current one included, through today.
+
+        Its zone is remembered from the last time that it was read: one that has changed since
+        makes nothing wrong but which months are shown at the turn of a month, once.
+        """
+        if not 1 <= months <= _MOST_MONTHS:
+            raise InvalidSelection(
+                f"Trends over {months} months", f"Ask for 1 to {_MOST_MONTHS} months"
+            )
+        if institution_id not in self._zones:
+            with self._opened(institution_id):
+                pass
+        today = local_day(self._now(), self._zones[institution_id])
         year, month = divmod(today.year * 12 + today.month - 1 - (months - 1), 12)
         return DayRange(date(year, month + 1, 1), today)
 
-    def _standings(
-        self, reader: _Reader, student: Student, stored: Sequence[StoredBoard]
-    ) -> list[students.Standing]:
-        return students.standings(
-            reader.connection,
-            reader.institution,
-            student,
-            {(reader.board.type, reader.board.id): reader.board},
-            [_snapshot(reader.key, one) for one in stored],
+    def _neighbours(self, reader: _Reader, stored: StoredBoard, k: int) -> tuple[Entry, ...]:
+        (student,) = reader.students
+        near = neighbours.among_entries(stored, student.id, k)
+        if near is not None:
+            return near
+        whole = neighbours.whole_board(
+            reader.connection, reader.institution, reader.board, stored.window
         )
+        if not whole.equals(stored):
+            raise students.stale(Place(reader.key, reader.board, stored))
+        return whole.around(student.key, k)
 
-    def _named(self, reader: _Reader, board: Board) -> Board:
-        return replace(board, entries=_with_names(reader, board.entries))
-
-    def _require_materialized(self, reader: _Reader, day: date) -> None:
-        asset = asset_name(reader.key.type)
-        if not reading.is_materialized(reader.connection, reader.institution, asset, day):
-            raise _not_materialized(reader.institution.id, day)
+    def _named(self, key: BoardKey, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        with self._opened(key.institution_id) as (connection, opening):
+            names = reading.names(
+                connection, opening.institution, [entry.student_id for entry in entries]
+            )
+        return tuple(entry._replace(name=names.get(entry.student_id)) for entry in entries)
 
 
 def _not_materialized(institution_id: str, day: date) -> NotMaterialized:
@@ -448,6 +535,20 @@ def _not_materialized(institution_id: str, day: date) -> NotMaterialized:
         f"The boards of {day} have not been made at {institution_id}",
         "Materialize that day, or ask for one that is there",
     )
+
+
+def _key(
+    institution_id: str,
+    type: BoardType | str,
+    reference_id: str,
+    granularity: Granularity | str,
+) -> BoardKey:
+    try:
+        return BoardKey(institution_id, _type(type), reference_id, Granularity(granularity))
+    except ValueError:
+        raise InvalidSelection(
+            f"{granularity!r} is no granularity", f"Use one of {', '.join(Granularity)}"
+        ) from None
 
 
 def _type(value: BoardType | str) -> BoardType:
@@ -459,16 +560,15 @@ def _type(value: BoardType | str) -> BoardType:
         ) from None
 
 
-def _granularity(value: Granularity | str) -> Granularity:
-    try:
-        return Granularity(value)
-    except ValueError:
-        raise InvalidSelection(
-            f"{value!r} is no granularity", f"Use one of {', '.join(Granularity)}"
-        ) from None
+def _day(day: date) -> DayRange:
+    return _days(day, day)
 
 
 def _days(first: date, last: date) -> DayRange:
+    for day in (first, last):
+        # An instant is a date to Python, but which day it is depends on the zone.
+        if not isinstance(day, date) or isinstance(day, datetime):
+            raise InvalidSelection(f"{day!r} is no day", "Give a datetime.date")
     return DayRange(first, last)
 
 
@@ -476,39 +576,25 @@ def _period_of(day: date, wanted: Sequence[DayRange]) -> DayRange:
     return next(period for period in wanted if day in period)
 
 
-def _student(reader: _Reader, student_id: str) -> Student:
-    key = reading.student_key(reader.connection, reader.institution, student_id)
-    if key is None:
-        raise UnknownStudent(reader.institution.id, student_id)
-    return Student(key, student_id)
-
-
-def _with_names(reader: _Reader, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    names = reading.names(
-        reader.connection, reader.institution, [entry.student_id for entry in entries]
-    )
-    return tuple(replace(entry, name=names.get(entry.student_id)) for entry in entries)
-
-
-def _snapshot(key: BoardKey, stored: StoredBoard) -> Snapshot:
-    return Snapshot(
-        key,
-        stored.day,
-        stored.period_start,
-        stored.entries,
-        stored.metadata["ranked"],
-        stored.distribution,
-    )
+def _students(opening: Opening, student_ids: Sequence[str]) -> list[Student]:
+    found = []
+    for id, key in zip(student_ids, opening.students, strict=True):
+        if key is None:
+            raise UnknownStudent(opening.institution.id, id)
+        found.append(Student(key, id))
+    return found
 
 
 def _board(key: BoardKey, stored: StoredBoard) -> Board:
-    figures = stored.metadata
+    figures, entries = stored.metadata, stored.entries
+    assert figures is not None
+    assert entries is not None
     return Board(
         key=key,
         day=stored.day,
         period_start=stored.period_start,
         entries=tuple(
-            Entry(e["rank"], e["studentId"], e["points"], e["previousRank"]) for e in stored.entries
+            [Entry(e["rank"], e["studentId"], e["points"], e["previousRank"]) for e in entries]
         ),
         ranked=figures["ranked"],
         enrolled=figures["enrolled"],
@@ -524,22 +610,11 @@ def _board(key: BoardKey, stored: StoredBoard) -> Board:
     )
 
 
-def _empty(key: BoardKey, day: date) -> Board:
-    return Board(key, day, None, (), 0, None, None, None, None, None, None, 0, "ACTIVE")
-
-
-def _agrees(snapshot: Snapshot, whole: neighbours.WholeBoard) -> bool:
-    """Whether the board made again is the one that was stored."""
-    if len(whole.ids) != snapshot.ranked:
-        return False
-    stored = [(e["rank"], e["studentId"], e["points"]) for e in snapshot.entries]
-    top = slice(0, len(stored))
-    made = zip(whole.ranks[top].tolist(), whole.ids[top], whole.points[top].tolist(), strict=True)
-    return stored == list(made)
-
-
 def _compared(
-    a: str, b: str, of_a: dict[date, dict[str, object]], of_b: dict[date, dict[str, object]]
+    a: str,
+    b: str,
+    of_a: Mapping[date, Mapping[str, object]],
+    of_b: Mapping[date, Mapping[str, object]],
 ) -> Comparison:
     names = next(iter((of_a or of_b).values()), {})
     return Comparison(

@@ -12,12 +12,14 @@ from datetime import date
 
 import numpy as np
 
+from lb_pipelines.core.distribution import pack_all
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, month_start
 from lb_pipelines.core.ranking import Int32, Int64, rank
 from lb_pipelines.db.engine import Connection
 from lb_pipelines.db.repositories import aggregates, directory
-from lb_pipelines.db.repositories.reading import NamedBoard
+from lb_pipelines.db.repositories.reading import NamedBoard, StoredBoard
+from lb_pipelines.service.results import Entry
 
 # Up to this many days the days themselves are read; beyond, the totals at the window's ends.
 _FEW_DAYS = 31
@@ -25,30 +27,79 @@ _FEW_DAYS = 31
 
 @dataclass(frozen=True)
 class WholeBoard:
-    """All who are ranked, best first; `keys` and `points` int64[n], `ranks` int32[n]."""
+    """All who are ranked, best first; `keys` and `points` int64[n], `ranks` int32[n].
+
+    `packed` is their distribution (`core.distribution`).
+    """
 
     keys: Int64
     ids: list[str]
     points: Int64
     ranks: Int32
+    packed: bytes
 
-    def rank_of(self, student_key: int) -> int | None:
-        """The rank of a student; None where not ranked."""
+    def rank_and_points(self, student_key: int) -> tuple[int, int] | tuple[None, None]:
+        """The rank and points of a student; None where not ranked."""
         at = np.flatnonzero(self.keys == student_key)
-        return int(self.ranks[at[0]]) if len(at) else None
+        return (int(self.ranks[at[0]]), int(self.points[at[0]])) if len(at) else (None, None)
 
-    def around(self, student_key: int, k: int) -> slice | None:
-        """The rows of the `k` above and below a student, whole ties; None where not ranked."""
+    def equals(self, stored: StoredBoard) -> bool:
+        """Whether a stored board says the same: its distribution, and the entries that are there.
+
+        Equal ranks of the last entry speak for one rank method.
+        """
+        if self.packed != stored.distribution:
+            return False
+        shown = stored.entries if stored.entries is not None else [*stored.own, stored.last_entry]
+        place = {id: at for at, id in enumerate(self.ids[: stored.shown])}
+        return all(
+            (at := place.get(entry["studentId"])) is not None
+            and int(self.ranks[at]) == entry["rank"]
+            and int(self.points[at]) == entry["points"]
+            for entry in shown
+        )
+
+    def around(self, student_key: int, k: int) -> tuple[Entry, ...]:
+        """The `k` above and below a student, whole ties; nobody where the student is not ranked."""
         at = np.flatnonzero(self.keys == student_key)
         if not len(at):
-            return None
-        own = self.points[at[0]]
-        first = int(np.searchsorted(-self.points, -own, side="left"))
-        last = int(np.searchsorted(-self.points, -own, side="right")) - 1
-        low, high = max(0, first - k), min(len(self.points) - 1, last + k)
-        low = int(np.searchsorted(-self.points, -self.points[low], side="left"))
-        high = int(np.searchsorted(-self.points, -self.points[high], side="right"))
-        return slice(low, high)
+            return ()
+        rows = _around(self.points, int(at[0]), k)
+        return tuple(
+            map(
+                Entry,
+                self.ranks[rows].tolist(),
+                self.ids[rows],
+                self.points[rows].tolist(),
+            )
+        )
+
+
+def among_entries(stored: StoredBoard, student_id: str, k: int) -> tuple[Entry, ...] | None:
+    """The same from the entries of a whole stored board; None where they do not tell."""
+    entries = stored.entries
+    assert entries is not None
+    all_shown = stored.shown == stored.ranked
+    at = next((at for at, e in enumerate(entries) if e["studentId"] == student_id), None)
+    if at is None:
+        return () if all_shown else None
+    rows = _around(np.array([e["points"] for e in entries], np.int64), at, k)
+    if rows.stop == len(entries) and not all_shown:
+        # A tie may go on below, or fewer than k are shown.
+        return None
+    return tuple(Entry(e["rank"], e["studentId"], e["points"]) for e in entries[rows])
+
+
+def _around(points: Int64, at: int, k: int) -> slice:
+    """The rows of the `k` above and below row `at` and its tie, whole ties; `points` descend."""
+    falling = -points
+    first = int(np.searchsorted(falling, falling[at], side="left"))
+    last = int(np.searchsorted(falling, falling[at], side="right")) - 1
+    low, high = max(0, first - k), min(len(points) - 1, last + k)
+    return slice(
+        int(np.searchsorted(falling, falling[low], side="left")),
+        int(np.searchsorted(falling, falling[high], side="right")),
+    )
 
 
 def whole_board(
@@ -72,6 +123,7 @@ def whole_board(
         students.ids.take(ranking.members).to_pylist(),
         ranking.points,
         ranking.ranks,
+        next(iter(pack_all(ranking)), b""),
     )
 
 
@@ -102,7 +154,8 @@ def _days(
     sign: int = 1,
 ) -> Iterator[Part]:
     for _, *columns in aggregates.sums_of_days(connection, institution, board.type, days):
-        yield (sign, *columns)
+        references, keys, points, events = columns
+        yield sign, references, keys, points, events
 
 
 class _Revisions:

@@ -7,13 +7,15 @@ the share of the ranked students who have at most as many points.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from lb_pipelines.core.words import BoardType, Granularity
+
+_TYPES, _GRANULARITIES = list(BoardType), list(Granularity)
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,16 @@ class BoardKey:
     reference_id: str
     granularity: Granularity
 
+    @property
+    def order(self) -> tuple[int, str, int]:
+        """Classes, subjects, campuses; by id; the shortest window first."""
+        return _TYPES.index(self.type), self.reference_id, _GRANULARITIES.index(self.granularity)
+
     def __str__(self) -> str:
         return f"{self.institution_id} {self.type} {self.reference_id!r} {self.granularity}"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One line of a board. `previous_rank` on the baseline's day; None: not ranked then."""
 
     rank: int
@@ -60,14 +66,18 @@ class Board:
     p90: float | None
     max: int | None
     ties_cut: int
-    status: str
+    status: str | None
     academic_year: str | None = None
     provenance: Mapping[str, Any] | None = None
 
+    @classmethod
+    def empty(cls, key: BoardKey, day: date) -> Board:
+        """A board on which nobody is ranked: it has no row."""
+        return cls(key, day, None, (), 0, None, None, None, None, None, None, 0, None)
+
     def to_pandas(self) -> pd.DataFrame:
-        """One row per entry: rank, student_id, name, points, previous_rank."""
-        columns = [field.name for field in fields(Entry)]
-        return _nullable(pd.DataFrame(map(asdict, self.entries), columns=columns), "previous_rank")
+        """One row per entry: rank, student_id, points, previous_rank, name."""
+        return _entries_frame(self.entries)
 
 
 @dataclass(frozen=True)
@@ -146,6 +156,18 @@ class Standing:
     rank_change: int | None = None
     points_change: int | None = None
 
+    def against(self, then: Standing) -> Standing:
+        """The same with the changes since an earlier standing."""
+        if self.rank is None or self.points is None or then.rank is None or then.points is None:
+            return self
+        return replace(
+            self, rank_change=then.rank - self.rank, points_change=self.points - then.points
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row, the board's key in columns."""
+        return standings_frame([self])
+
 
 @dataclass(frozen=True)
 class Standings:
@@ -171,8 +193,7 @@ class Around:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per entry."""
-        columns = ["rank", "student_id", "points", "name"]
-        return pd.DataFrame(map(asdict, self.entries), columns=columns)
+        return _entries_frame(self.entries).drop(columns="previous_rank")
 
 
 @dataclass(frozen=True)
@@ -211,6 +232,10 @@ def standings_frame(standings: Iterable[Standing]) -> pd.DataFrame:
         for s in standings
     ]
     return _nullable(pd.DataFrame(rows), *(name for name in whole if rows))
+
+
+def _entries_frame(entries: Sequence[Entry]) -> pd.DataFrame:
+    return _nullable(pd.DataFrame(entries, columns=list(Entry._fields)), "previous_rank")
 
 
 def _nullable(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:

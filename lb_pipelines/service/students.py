@@ -1,24 +1,33 @@
-"""One student's exact standings: own points, and the distribution that every snapshot keeps.
+"""One student's exact standings on stored boards, in the top N or far below it.
 
-Rank and percentile follow from the two without scanning the board, for any student and any past
-day. An ordinal rank inside a tie, and the neighbours of somebody outside the top N, need the whole
-board: `neighbours` makes it again.
+A board as of a day is closed: what is told is what it says of the student, whatever has happened
+to the events since. In the top N that is the entry. Below it rank and percentile follow from the
+student's points and the distribution that every snapshot keeps, provided that these points are
+those that the board was made from, which is what most of this module makes sure of:
+
+- the student's events say what their days' aggregates say, or the aggregates are asked themselves;
+- no day of the window was aggregated anew after the board was made, or the whole board made again
+  (`neighbours`) equals the stored one;
+- the distribution holds these points, below the last entry, by the institution's rank method.
+
+Where one of them fails nothing exact follows any more, and `StaleBoard` says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import Any
+from itertools import accumulate, pairwise
 
-from lb_pipelines.core.distribution import unpack
+from lb_pipelines.core.distribution import Distribution, unpack
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import DayRange
+from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.words import BoardType, RankMethod
 from lb_pipelines.db.engine import Connection
 from lb_pipelines.db.repositories import reading
-from lb_pipelines.db.repositories.reading import DayPoints, NamedBoard
+from lb_pipelines.db.repositories.reading import NamedBoard, StoredBoard
 from lb_pipelines.errors import StaleBoard
 from lb_pipelines.service import neighbours
 from lb_pipelines.service.results import BoardKey, Standing
@@ -33,82 +42,54 @@ class Student:
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """What a standing is read from: any stored board, live or archived."""
+class Place:
+    """A stored board, and what it is a board of."""
 
     key: BoardKey
-    day: date
-    period_start: date
-    entries: Sequence[Mapping[str, Any]]
-    ranked: int
-    distribution: bytes
-
-    @property
-    def window(self) -> DayRange:
-        """The days whose points count."""
-        return DayRange(self.period_start, self.day)
+    board: NamedBoard
+    stored: StoredBoard
 
 
 def standings(
-    connection: Connection,
-    institution: Institution,
-    student: Student,
-    boards: Mapping[tuple[BoardType, str], NamedBoard],
-    snapshots: Sequence[Snapshot],
+    connection: Connection, institution: Institution, student: Student, places: Sequence[Place]
 ) -> list[Standing]:
-    """Where the student stood on each of these snapshots; raises `StaleBoard`.
+    """Where the student stood on each of these boards; raises `StaleBoard`.
 
-    Their points are read at most once, however many snapshots there are.
+    Their points are read once, however many boards there are.
     """
-    found = [_in_top(snapshot, student) for snapshot in snapshots]
-    missing = [s for s, standing in zip(snapshots, found, strict=True) if standing is None]
-    if missing:
-        days = DayRange(min(s.period_start for s in missing), max(s.day for s in missing))
-        points = reading.points_of_student(connection, institution, student.key, days)
-    return [
-        standing
-        if standing is not None
-        else _below_top(
-            connection,
-            institution,
-            student,
-            boards[snapshot.key.type, snapshot.key.reference_id],
-            snapshot,
-            points,
-        )
-        for snapshot, standing in zip(snapshots, found, strict=True)
-    ]
+    found = [_in_top(place, student) for place in places]
+    below = [place for place, standing in zip(places, found, strict=True) if standing is None]
+    if below:
+        points = _Points(connection, institution, student, [p.stored.window for p in below])
+        rest = iter([_below_top(connection, institution, student, p, points) for p in below])
+        found = [standing or next(rest) for standing in found]
+    return [standing for standing in found if standing is not None]
 
 
 def with_changes(series: Sequence[Standing]) -> tuple[Standing, ...]:
     """A series of one board, newest first, each with its change against the one before in time."""
-    changed = []
-    for now, then in zip(series, [*series[1:], None], strict=True):
-        if then is None or now.rank is None or then.rank is None:
-            changed.append(now)
-            continue
-        assert now.points is not None
-        assert then.points is not None
-        changed.append(
-            Standing(
-                **{
-                    **vars(now),
-                    "rank_change": then.rank - now.rank,
-                    "points_change": now.points - then.points,
-                }
-            )
-        )
-    return tuple(changed)
+    changed = [now.against(then) for now, then in pairwise(series)]
+    return (*changed, *series[-1:])
 
 
-def _in_top(snapshot: Snapshot, student: Student) -> Standing | None:
-    for entry in snapshot.entries:
+def stale(place: Place) -> StaleBoard:
+    """The error of a board that the events, or the settings, have left behind."""
+    return StaleBoard(
+        f"{place.key} of {place.stored.day} was made before its events or settings changed",
+        "Wait for the late-events sensor, or materialize the day again; an archived day stays as "
+        "it is unless it is materialized again on purpose",
+    )
+
+
+def _in_top(place: Place, student: Student) -> Standing | None:
+    stored = place.stored
+    for entry in stored.own:
         if entry["studentId"] == student.id:
-            percentile = unpack(snapshot.distribution).percentile_of(entry["points"])
-            return _standing(snapshot, student, entry["rank"], entry["points"], percentile)
-    if len(snapshot.entries) == snapshot.ranked:
+            distribution = unpack(stored.distribution)
+            return _standing(place, student, entry["rank"], entry["points"], distribution)
+    if stored.shown == stored.ranked:
         # All who are ranked are on it.
-        return _standing(snapshot, student, None, None, None)
+        return _standing(place, student, None, None, None)
     return None
 
 
@@ -116,44 +97,120 @@ def _below_top(
     connection: Connection,
     institution: Institution,
     student: Student,
-    board: NamedBoard,
-    snapshot: Snapshot,
-    points: Iterable[DayPoints],
+    place: Place,
+    points: _Points,
 ) -> Standing:
-    window = snapshot.window
-    own = [p for p in points if p.day in window and p.keys[board.type] == board.key]
-    if not own:
-        return _standing(snapshot, student, None, None, None)
-    total = sum(p.points for p in own)
-    distribution = unpack(snapshot.distribution)
-    lowest = snapshot.entries[-1]["points"] if snapshot.entries else None
-    if not distribution.holds(total) or (lowest is not None and total > lowest):
-        raise stale(snapshot)
-    method = institution.rank_method
+    stored, method = place.stored, institution.rank_method
+    distribution = unpack(stored.distribution)
+    if not points.as_made(stored):
+        return _of_whole(connection, institution, student, place, distribution)
+    total = points.on(place.board, stored.window)
+    if total is None:
+        return _standing(place, student, None, None, None)
+    last = stored.last_entry
+    if not distribution.holds(total) or total > last["points"]:
+        raise stale(place)
     if method is RankMethod.ORDINAL:
-        everybody = neighbours.whole_board(connection, institution, board, snapshot.window)
-        rank = everybody.rank_of(student.key)
+        if distribution.count_at(total) > 1:
+            # Their place inside the tie.
+            return _of_whole(connection, institution, student, place, distribution)
+        explained = last["rank"] == stored.shown
     else:
-        rank = distribution.rank_of(total, method)
-    return _standing(snapshot, student, rank, total, distribution.percentile_of(total))
+        explained = last["rank"] == distribution.rank_of(last["points"], method)
+    if not explained:
+        raise stale(place)
+    return _standing(place, student, distribution.rank_of(total, method), total, distribution)
 
 
-def stale(snapshot: Snapshot) -> StaleBoard:
-    """The error of a board that the events have left behind."""
-    return StaleBoard(
-        f"{snapshot.key} of {snapshot.day} was made before its events changed",
-        "Wait for the late-events sensor, or materialize the day again; an archived day stays as "
-        "it is unless it is materialized again on purpose",
-    )
+def _of_whole(
+    connection: Connection,
+    institution: Institution,
+    student: Student,
+    place: Place,
+    distribution: Distribution,
+) -> Standing:
+    """From the board made again; raises `StaleBoard` where that is not the stored one."""
+    whole = neighbours.whole_board(connection, institution, place.board, place.stored.window)
+    if not whole.equals(place.stored):
+        raise stale(place)
+    rank, total = whole.rank_and_points(student.key)
+    return _standing(place, student, rank, total, distribution)
 
 
 def _standing(
-    snapshot: Snapshot,
+    place: Place,
     student: Student,
     rank: int | None,
     points: int | None,
-    percentile: float | None,
+    distribution: Distribution | None,
 ) -> Standing:
     return Standing(
-        snapshot.key, student.id, snapshot.day, snapshot.ranked, rank, points, percentile
+        place.key,
+        student.id,
+        place.stored.day,
+        place.stored.ranked,
+        rank,
+        points,
+        None if distribution is None or points is None else distribution.percentile_of(points),
     )
+
+
+class _Points:
+    """A student's points in some windows of days, as they were aggregated."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        institution: Institution,
+        student: Student,
+        windows: Sequence[DayRange],
+    ) -> None:
+        days = DayRange(min(w.first for w in windows), max(w.last for w in windows))
+        self._edges = sorted({d for w in windows for d in (w.first, w.last + ONE_DAY)})
+        self._sums: dict[tuple[BoardType, int], dict[int, tuple[int, int]]] = defaultdict(dict)
+        read = reading.points_between(connection, institution, student.key, days, self._edges)
+        for between, keys, points, events in read.sums:
+            self._add(between, keys, points, events)
+        if read.doubted:
+            cells = reading.cells_of_student(connection, institution, student.key, read.doubted)
+            for cell in cells:
+                between = bisect_right(self._edges, cell.day)
+                self._add(between, cell.keys, cell.points, cell.events)
+        self._revisions = _Revisions(connection, institution, days)
+
+    def as_made(self, stored: StoredBoard) -> bool:
+        """Whether the aggregates of the window are still those that the board was made from."""
+        return self._revisions.highest(stored.window) <= stored.through_revision
+
+    def on(self, board: NamedBoard, window: DayRange) -> int | None:
+        """Their points on a board; None where they had no event."""
+        first = bisect_right(self._edges, window.first)
+        end = bisect_right(self._edges, window.last + ONE_DAY)
+        sums = self._sums.get((board.type, board.key), {})
+        own = [sum_ for between, sum_ in sums.items() if first <= between < end]
+        return sum(points for points, _ in own) if any(events for _, events in own) else None
+
+    def _add(
+        self, between: int, keys: Mapping[BoardType, int | None], points: int, events: int
+    ) -> None:
+        for type, key in keys.items():
+            if key is not None:
+                of_board = self._sums[type, key]
+                before = of_board.get(between, (0, 0))
+                of_board[between] = before[0] + points, before[1] + events
+
+
+class _Revisions:
+    """Which state the aggregates of a range of days have."""
+
+    def __init__(self, connection: Connection, institution: Institution, days: DayRange) -> None:
+        self._days, revisions = reading.aggregated_revisions(connection, institution, days)
+        self._revisions = revisions
+        self._through = list(accumulate(revisions, max))
+
+    def highest(self, window: DayRange) -> int:
+        """The highest revision among the days of a window; 0 without any."""
+        first, end = bisect_left(self._days, window.first), bisect_right(self._days, window.last)
+        if first == 0:
+            return self._through[end - 1] if end else 0
+        return max(self._revisions[first:end], default=0)

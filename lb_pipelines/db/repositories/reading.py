@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from lb_pipelines.core.institution import Institution
@@ -15,47 +15,92 @@ from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection
 
+TRUSTED_AGE = timedelta(hours=6)
+"""An event becomes visible when its transaction commits. One updated so long before its day was
+aggregated is taken to have been seen; of younger ones the aggregate itself is asked."""
+EARLIEST = date(1970, 1, 2)
+
+_Json = Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class NamedBoard:
-    """A class, subject or campus."""
+    """A class, subject or campus; `term` is a class's own."""
 
     key: int
     name: str
     type: BoardType
     id: str
+    term: Term | None = None
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What every question begins with. `board` None: there is none of this id; `students`: the
+    keys of those asked for, None where there is none.
+    """
+
+    institution: Institution
+    board: NamedBoard | None
+    students: Sequence[int | None]
 
 
 @dataclass(frozen=True)
 class StoredBoard:
-    """A snapshot as it is stored; `academic_year` where it came from the archive."""
+    """A snapshot as it is stored, whole or only what standings need of it.
+
+    `entries` and `metadata` are None unless it was asked for whole; `own` are the entries of the
+    students asked for, `last_entry` is the last of the `shown`. The row was made from a state of
+    the events not older than `made_from`, and equals what `vouched_from` gave, where not None.
+    """
 
     day: date
     period_start: date
-    entries: Sequence[Mapping[str, Any]]
-    metadata: Mapping[str, Any]
-    distribution: bytes
-    status: str
-    created_at: Any
+    status: str | None
     academic_year: str | None
-
-
-@dataclass(frozen=True)
-class BoardOfDay:
-    """One of the boards of a day, by what it ranks."""
-
-    type: BoardType
-    reference_id: str
-    granularity: Granularity
-    period_start: date
-    metadata: Mapping[str, Any]
+    entries: Sequence[_Json] | None
+    metadata: _Json | None
+    ranked: int
     distribution: bytes
-    entries: Sequence[Mapping[str, Any]]
+    shown: int
+    last_entry: _Json
+    own: Sequence[_Json]
+    made_from: int | None
+    ledger_revision: int | None
+    live: bool
+
+    @property
+    def window(self) -> DayRange:
+        """The days whose points count."""
+        return DayRange(self.period_start, self.day)
+
+    @property
+    def through_revision(self) -> int:
+        """The state of the aggregates that the row surely says; -1 where that is not known.
+
+        The ledger vouches for a live row, which a later pass may have found equal. One that is or
+        was archived only says what it was made from, and one out of another database (its state is
+        ahead of the ledger) nothing.
+        """
+        made_from, ledger = self.made_from, self.ledger_revision
+        if made_from is None or ledger is None or made_from > ledger:
+            return -1
+        return ledger if self.live else made_from
 
 
 @dataclass(frozen=True)
-class DayPoints:
-    """A student's points of one local day in one class, subject and campus (keys or None)."""
+class PointsBetween:
+    """A student's sums by (place between edges, class key, subject key, campus key), of the days
+    on which the events are sure to be what was aggregated, and the days on which they are not.
+    """
+
+    sums: Sequence[tuple[int, Mapping[BoardType, int | None], int, int]]
+    doubted: Sequence[date]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A student's aggregated points of one local day in one class, subject and campus."""
 
     day: date
     keys: Mapping[BoardType, int | None]
@@ -63,32 +108,30 @@ class DayPoints:
     events: int
 
 
-def board_named(
-    connection: Connection, institution: Institution, type: BoardType, reference_id: str
-) -> NamedBoard | None:
-    """The class, subject or campus with this id."""
-    row = queries.reading.board_named(
-        connection, institution_key=institution.key, type=type, reference_id=reference_id
+def opening(
+    connection: Connection,
+    institution_id: str,
+    type: BoardType | None = None,
+    reference_id: str | None = None,
+    student_ids: Sequence[str] = (),
+) -> Opening | None:
+    """The institution with a board and students of it; None where there is no such institution."""
+    row = queries.reading.opening(
+        connection,
+        institution_id=institution_id,
+        type=type or "",
+        reference_id=reference_id or "",
+        student_ids=list(student_ids),
     )
-    return NamedBoard(row[0], row[1], type, reference_id) if row else None
-
-
-def term_of_class(
-    connection: Connection, institution: Institution, board: NamedBoard
-) -> Term | None:
-    """A class's own term."""
-    row = queries.reading.term_of_class(
-        connection, institution_key=institution.key, class_key=board.key
-    )
-    return Term(*row) if row else None
-
-
-def student_key(connection: Connection, institution: Institution, student_id: str) -> int | None:
-    """The key of a student; None where there is none of this id."""
-    row = queries.reading.student(
-        connection, institution_key=institution.key, student_id=student_id
-    )
-    return row[0] if row else None
+    if row is None:
+        return None
+    board = None
+    if row[7] is not None:
+        assert type is not None
+        assert reference_id is not None
+        term = Term(*row[9:12]) if row[9] is not None else None
+        board = NamedBoard(row[7], row[8], type, reference_id, term)
+    return Opening(Institution(*row[:7]), board, row[12])
 
 
 def names(
@@ -110,13 +153,13 @@ def last_materialized(connection: Connection, institution: Institution, asset: s
     return found
 
 
-def is_materialized(
-    connection: Connection, institution: Institution, asset: str, day: date
+def any_materialized(
+    connection: Connection, institution: Institution, assets: Sequence[str], day: date
 ) -> bool:
-    """Whether an asset has been materialized for a day."""
+    """Whether any of these assets has been materialized for a day."""
     return bool(
-        queries.reading.is_materialized(
-            connection, institution_key=institution.key, asset=asset, day=day
+        queries.reading.any_materialized(
+            connection, institution_key=institution.key, assets=list(assets), day=day
         )
     )
 
@@ -124,23 +167,31 @@ def is_materialized(
 def closing_snapshots(
     connection: Connection,
     institution: Institution,
-    type: BoardType,
-    reference_id: str,
+    board: NamedBoard,
     granularity: Granularity,
     periods: Sequence[DayRange],
     at_most: int,
+    *,
+    student_ids: Sequence[str] | None = None,
 ) -> list[StoredBoard]:
-    """The last snapshot of each period, in the order of the periods; none for an empty period."""
+    """The last snapshot of each period, in the order of the periods; none for an empty period.
+
+    Whole, unless `student_ids` says whose entries alone are wanted.
+    """
     if not periods:
         return []
-    first, last = min(p.first for p in periods), max(p.last for p in periods)
+    bounds = _bounds(periods)
     rows = queries.reading.closing_snapshots(
         connection,
-        **_board(institution, type, reference_id, granularity),
-        **_bounds(periods),
-        id_prefix=f"{institution.id}:{type}:{reference_id}:{granularity}:",
-        years=sorted(_years(first, last)),
+        **_board(institution, board, granularity),
+        **bounds,
+        institution_key=institution.key,
+        asset=f"{board.type.lower()}_snapshots",
+        id_prefix=f"{institution.id}:{board.type}:{board.id}:{granularity}:",
+        years=_years(bounds["first"], bounds["last"]),
         at_most=at_most,
+        whole=student_ids is None,
+        student_ids=list(student_ids or ()),
     )
     return [StoredBoard(*row) for row in rows]
 
@@ -148,8 +199,7 @@ def closing_snapshots(
 def closing_trends(
     connection: Connection,
     institution: Institution,
-    type: BoardType,
-    reference_id: str,
+    board: NamedBoard,
     granularity: Granularity,
     periods: Sequence[DayRange],
 ) -> list[tuple[Any, ...]]:
@@ -158,85 +208,118 @@ def closing_trends(
         return []
     return list(
         queries.reading.closing_trends(
-            connection,
-            **_board(institution, type, reference_id, granularity),
-            **_bounds(periods),
+            connection, **_board(institution, board, granularity), **_bounds(periods)
         )
     )
 
 
-def snapshots_of_boards(
+def places_of_boards(
     connection: Connection,
     institution: Institution,
     boards: Iterable[NamedBoard],
     day: date,
-) -> list[BoardOfDay]:
-    """All granularities of these boards on a day."""
+    student_id: str,
+) -> list[tuple[BoardType, str, Granularity, StoredBoard]]:
+    """All granularities of these boards on a day, with the entry of one student."""
     keys = [(board.type, board.id) for board in boards]
-    rows = queries.reading.snapshots_of_boards(
+    rows = queries.reading.places_of_boards(
         connection,
         institution_id=institution.id,
+        institution_key=institution.key,
         types=[str(type) for type, _ in keys],
         references=[id for _, id in keys],
         day=day,
         years=academic_years_around(day),
         ids=[f"{institution.id}:{type}:{id}:{g}:{day}" for type, id in keys for g in Granularity],
+        student_id=student_id,
     )
     return [
-        BoardOfDay(BoardType(type), reference, Granularity(granularity), *rest)
+        (BoardType(type), reference, Granularity(granularity), StoredBoard(*rest))
         for type, reference, granularity, *rest in rows
     ]
 
 
-def points_of_student(
-    connection: Connection, institution: Institution, student: int, days: DayRange
-) -> list[DayPoints]:
-    """A student's ACTIVE points of each local day of a range, by class, subject and campus."""
+def points_between(
+    connection: Connection,
+    institution: Institution,
+    student: int,
+    days: DayRange,
+    edges: Sequence[date],
+) -> PointsBetween:
+    """A student's ACTIVE points of the days of a range, summed between edges (ascending days)."""
+    low, high = instants_around(days, institution.zone)
     rows = queries.reading.points_of_student(
-        connection, **_student_days(institution, student, days)
+        connection,
+        institution_key=institution.key,
+        student_key=student,
+        zone=institution.time_zone,
+        first=days.first,
+        last=days.last,
+        low=low,
+        high=high,
+        edges=list(edges),
+        trusted_age=TRUSTED_AGE,
+    )
+    sums, doubted = [], []
+    for day, place, class_, subject, campus, points, events in rows:
+        if day is not None:
+            doubted.append(day)
+        else:
+            sums.append((place, _keys(class_, subject, campus), points, events))
+    return PointsBetween(sums, doubted)
+
+
+def cells_of_student(
+    connection: Connection, institution: Institution, student: int, days: Sequence[date]
+) -> list[Cell]:
+    """A student's points of these days as they were aggregated."""
+    rows = queries.reading.cells_of_student(
+        connection, institution_key=institution.key, student_key=student, days=list(days)
     )
     return [
-        DayPoints(
-            day,
-            {BoardType.CLASS: class_, BoardType.SUBJECT: subject, BoardType.CAMPUS: campus},
-            points,
-            events,
-        )
+        Cell(day, _keys(class_, subject, campus), points, events)
         for day, class_, subject, campus, points, events in rows
     ]
 
 
+def aggregated_revisions(
+    connection: Connection, institution: Institution, days: DayRange
+) -> tuple[Sequence[date], Sequence[int]]:
+    """The days with aggregated events in a range, ascending, and the revision of each."""
+    found: tuple[Sequence[date], Sequence[int]] = queries.reading.aggregated_revisions(
+        connection, institution_key=institution.key, first=days.first, last=days.last
+    )
+    return found
+
+
 def boards_of_student(
-    connection: Connection, institution: Institution, student: int, days: DayRange
+    connection: Connection, institution: Institution, student: int, last: date
 ) -> list[NamedBoard]:
-    """Every class, subject and campus for which the student has points on these days."""
+    """Every class, subject and campus for which the student has had an event through a day."""
+    _, high = instants_around(DayRange(last, last), institution.zone)
     rows = queries.reading.boards_of_student(
-        connection, **_student_days(institution, student, days)
+        connection,
+        institution_key=institution.key,
+        student_key=student,
+        zone=institution.time_zone,
+        last=last,
+        high=high,
     )
     return [NamedBoard(key, name, BoardType(type), id) for type, key, id, name in rows]
 
 
-def _student_days(institution: Institution, student: int, days: DayRange) -> dict[str, Any]:
-    low, high = instants_around(days, institution.zone)
-    return {
-        "institution_key": institution.key,
-        "student_key": student,
-        "zone": institution.time_zone,
-        "first": days.first,
-        "last": days.last,
-        "low": low,
-        "high": high,
-    }
+def _keys(
+    class_: int | None, subject: int | None, campus: int | None
+) -> dict[BoardType, int | None]:
+    return {BoardType.CLASS: class_, BoardType.SUBJECT: subject, BoardType.CAMPUS: campus}
 
 
-def _board(
-    institution: Institution, type: BoardType, reference_id: str, granularity: Granularity
-) -> dict[str, Any]:
+def _board(institution: Institution, board: NamedBoard, granularity: Granularity) -> dict[str, Any]:
     return {
         "institution_id": institution.id,
-        "type": type,
-        "reference_id": reference_id,
-        "granularity": granularity,
+        "type": board.type.value,
+        "reference_id": board.id,
+        "granularity": granularity.value,
     }
 
 
@@ -249,8 +332,6 @@ def _bounds(periods: Sequence[DayRange]) -> dict[str, Any]:
     }
 
 
-def _years(first: date, last: date) -> set[str]:
+def _years(first: date, last: date) -> list[str]:
     """Every academic year that a day of the range can lie in."""
-    return {
-        year for y in range(first.year, last.year + 1) for year in (f"{y - 1}-{y}", f"{y}-{y + 1}")
-    }
+    return [f"{year}-{year + 1}" for year in range(first.year - 1, last.year + 1)]

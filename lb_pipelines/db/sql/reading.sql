@@ -1,24 +1,28 @@
 -- What the service reads, as lb_reader and under row level security. Every statement names the
--- institution all the same.
+-- institution all the same. Few and wide: an answer is worth two or three round trips, not ten.
 
--- name: board_named(institution_key, type, reference_id)^
-SELECT class_key, name, term_key FROM lb.classes
-WHERE :type = 'CLASS' AND institution_key = :institution_key AND id = :reference_id
-UNION ALL
-SELECT subject_key, name, NULL FROM lb.subjects
-WHERE :type = 'SUBJECT' AND institution_key = :institution_key AND id = :reference_id
-UNION ALL
-SELECT campus_key, name, NULL FROM lb.campuses
-WHERE :type = 'CAMPUS' AND institution_key = :institution_key AND id = :reference_id;
-
--- name: term_of_class(institution_key, class_key)^
-SELECT t.id, t.starts_on, t.ends_on
-FROM lb.classes c JOIN lb.terms t USING (institution_key, term_key)
-WHERE c.institution_key = :institution_key AND c.class_key = :class_key;
-
--- name: student(institution_key, student_id)^
-SELECT student_key, name FROM lb.students
-WHERE institution_key = :institution_key AND id = :student_id;
+-- name: opening(institution_id, type, reference_id, student_ids)^
+-- An institution, one of its boards with a class's own term, and keys of students by id.
+SELECT i.institution_key, i.id, i.name, i.status, i.time_zone, i.academic_year_start_month,
+       i.metadata, b.board_key, b.name, t.id, t.starts_on, t.ends_on,
+       ARRAY(SELECT s.student_key
+             FROM unnest(CAST(:student_ids AS text[])) WITH ORDINALITY AS wanted (id, place)
+             LEFT JOIN lb.students s
+               ON s.institution_key = i.institution_key AND s.id = wanted.id
+             ORDER BY wanted.place)
+FROM lb.institutions i
+LEFT JOIN LATERAL (
+    SELECT class_key AS board_key, name, term_key FROM lb.classes c
+    WHERE :type = 'CLASS' AND c.institution_key = i.institution_key AND c.id = :reference_id
+    UNION ALL
+    SELECT subject_key, name, NULL FROM lb.subjects j
+    WHERE :type = 'SUBJECT' AND j.institution_key = i.institution_key AND j.id = :reference_id
+    UNION ALL
+    SELECT campus_key, name, NULL FROM lb.campuses p
+    WHERE :type = 'CAMPUS' AND p.institution_key = i.institution_key AND p.id = :reference_id
+) AS b ON true
+LEFT JOIN lb.terms t ON t.institution_key = i.institution_key AND t.term_key = b.term_key
+WHERE i.id = :institution_id;
 
 -- name: names(institution_key, student_ids)
 SELECT id, name FROM lb.students
@@ -28,20 +32,30 @@ WHERE institution_key = :institution_key AND id = ANY (:student_ids) AND name IS
 SELECT max(day) FROM lb.materialized_days
 WHERE institution_key = :institution_key AND asset = :asset;
 
--- name: is_materialized(institution_key, asset, day)$
+-- name: any_materialized(institution_key, assets, day)$
 SELECT EXISTS (
     SELECT FROM lb.materialized_days
-    WHERE institution_key = :institution_key AND asset = :asset AND day = :day);
+    WHERE institution_key = :institution_key AND asset = ANY (:assets) AND day = :day);
 
--- name: closing_snapshots(institution_id, type, reference_id, granularity, id_prefix, years, first, last, firsts, lasts, at_most)
+-- name: closing_snapshots(institution_id, institution_key, asset, type, reference_id, granularity, id_prefix, years, first, last, firsts, lasts, at_most, whole, student_ids)
 -- The last snapshot of each period, from the live table or, where the original is gone, from the
--- archive. The outer bounds let the planner prune, the inner ones each period.
-SELECT s.*
+-- archive. The outer bounds let the planner prune, the inner ones each period. Entries and
+-- metadata only if `whole`; the entries of some students, the last entry and what vouches for the
+-- row always.
+SELECT s.snapshot_date, s.period_start, s.status, s.academic_year,
+       CASE WHEN :whole THEN s.entries END, CASE WHEN :whole THEN s.metadata END,
+       (s.metadata ->> 'ranked')::integer, s.distribution,
+       jsonb_array_length(s.entries), s.entries -> -1,
+       CASE WHEN NOT :whole THEN jsonb_path_query_array(
+           s.entries, '$[*] ? (@.studentId == $ids[*])',
+           jsonb_build_object('ids', CAST(:student_ids AS text[]))) END,
+       (s.metadata #>> '{provenance,throughRevision}')::bigint,
+       m.through_revision, s.status = 'ACTIVE' AND NOT s.restored
 FROM unnest(CAST(:firsts AS date[]), CAST(:lasts AS date[])) WITH ORDINALITY AS p (first, last, place)
 CROSS JOIN LATERAL (
     SELECT * FROM (
-        (SELECT snapshot_date, period_start, entries, metadata, distribution, status, created_at,
-                NULL::text AS academic_year
+        (SELECT snapshot_date, period_start, metadata, distribution, status, NULL::text AS academic_year,
+                active_until IS NOT NULL AS restored, entries
          FROM lb.leaderboard_snapshots
          WHERE institution_id = :institution_id AND type = :type AND reference_id = :reference_id
            AND time_granularity = :granularity
@@ -49,37 +63,50 @@ CROSS JOIN LATERAL (
            AND snapshot_date BETWEEN p.first AND p.last
          ORDER BY snapshot_date DESC LIMIT 1)
         UNION ALL
-        (SELECT snapshot_date, period_start, entries, metadata, distribution, 'ARCHIVED', created_at,
-                academic_year
+        (SELECT snapshot_date, period_start, metadata, distribution, 'ARCHIVED', academic_year, false,
+                entries
          FROM lb.archived_leaderboard_snapshots
          WHERE institution_id = :institution_id AND academic_year = ANY (:years)
            AND original_id BETWEEN :id_prefix || p.first::text AND :id_prefix || p.last::text
-           AND type = :type AND reference_id = :reference_id AND time_granularity = :granularity
          ORDER BY original_id DESC LIMIT 1)
     ) AS both_tables
     ORDER BY snapshot_date DESC, academic_year NULLS FIRST
     LIMIT 1
 ) AS s
+LEFT JOIN lb.materialized_days m
+  ON m.institution_key = :institution_key AND m.asset = :asset AND m.day = s.snapshot_date
 ORDER BY p.place
 LIMIT :at_most;
 
--- name: snapshots_of_boards(institution_id, types, references, day, years, ids)
--- All granularities of some boards on one day.
-SELECT type, reference_id, time_granularity, period_start, metadata, distribution, entries
-FROM lb.leaderboard_snapshots
-WHERE institution_id = :institution_id AND snapshot_date = :day
-  AND (type, reference_id) IN (
-      SELECT * FROM unnest(CAST(:types AS text[]), CAST(:references AS text[])))
-UNION ALL
-SELECT type, reference_id, time_granularity, period_start, metadata, distribution, entries
-FROM lb.archived_leaderboard_snapshots a
-WHERE institution_id = :institution_id AND academic_year = ANY (:years)
-  AND original_id = ANY (:ids)
-  AND NOT EXISTS (
-      SELECT FROM lb.leaderboard_snapshots s
-      WHERE s.institution_id = :institution_id AND s.type = a.type
-        AND s.reference_id = a.reference_id AND s.time_granularity = a.time_granularity
-        AND s.snapshot_date = :day);
+-- name: places_of_boards(institution_id, institution_key, types, references, day, years, ids, student_id)
+-- All granularities of some boards on one day, as in closing_snapshots.
+SELECT DISTINCT ON (s.type, s.reference_id, s.time_granularity)
+       s.type, s.reference_id, s.time_granularity,
+       :day::date, s.period_start, NULL, NULL, NULL, NULL,
+       (s.metadata ->> 'ranked')::integer, s.distribution,
+       jsonb_array_length(s.entries), s.entries -> -1,
+       jsonb_path_query_array(s.entries, '$[*] ? (@.studentId == $id)',
+                              jsonb_build_object('id', CAST(:student_id AS text))),
+       (s.metadata #>> '{provenance,throughRevision}')::bigint,
+       m.through_revision, s.vouched
+FROM (
+    SELECT type, reference_id, time_granularity, period_start, metadata, distribution, entries,
+           status = 'ACTIVE' AND active_until IS NULL AS vouched, 0 AS place
+    FROM lb.leaderboard_snapshots
+    WHERE institution_id = :institution_id AND snapshot_date = :day AND type = ANY (:types)
+      AND (type, reference_id) IN (
+          SELECT * FROM unnest(CAST(:types AS text[]), CAST(:references AS text[])))
+    UNION ALL
+    SELECT type, reference_id, time_granularity, period_start, metadata, distribution, entries,
+           false, 1
+    FROM lb.archived_leaderboard_snapshots
+    WHERE institution_id = :institution_id AND academic_year = ANY (:years)
+      AND original_id = ANY (:ids)
+) AS s
+LEFT JOIN lb.materialized_days m
+  ON m.institution_key = :institution_key AND m.asset = lower(s.type) || '_snapshots'
+ AND m.day = :day
+ORDER BY s.type, s.reference_id, s.time_granularity, s.place;
 
 -- name: closing_trends(institution_id, type, reference_id, granularity, first, last, firsts, lasts)
 SELECT t.snapshot_date, t.baseline_date, t.ranked, t.ranked_change, t.mean, t.mean_change,
@@ -97,24 +124,69 @@ CROSS JOIN LATERAL (
 ) AS t
 ORDER BY p.place;
 
--- name: points_of_student(institution_key, student_key, zone, first, last, low, high)
--- By local day and board; low and high only let partitions be pruned.
-SELECT local.day, class_key, subject_key, campus_key, sum(amount)::bigint, count(*)
-FROM lb.student_points
-CROSS JOIN LATERAL (SELECT (occurred_at AT TIME ZONE :zone)::date AS day) AS local
-WHERE institution_key = :institution_key AND student_key = :student_key AND status = 'ACTIVE'
-  AND occurred_at >= :low AND occurred_at < :high
-  AND local.day BETWEEN :first::date AND :last::date
-GROUP BY 1, 2, 3, 4;
+-- name: points_of_student(institution_key, student_key, zone, first, last, low, high, edges, trusted_age)
+-- A student's sums between edges, and the days (with sums of their own) on which the events may say
+-- something else than the aggregates: not aggregated, marked by an import, or with an event updated
+-- so shortly before the aggregate was made that it may not have been seen. low and high only let
+-- partitions be pruned.
+WITH days AS MATERIALIZED (
+    SELECT local.day, class_key, subject_key, campus_key,
+           sum(amount) FILTER (WHERE status = 'ACTIVE') AS points,
+           count(*) FILTER (WHERE status = 'ACTIVE') AS events, max(updated_at) AS updated_at
+    FROM lb.student_points
+    CROSS JOIN LATERAL (SELECT (occurred_at AT TIME ZONE :zone)::date AS day) AS local
+    WHERE institution_key = :institution_key AND student_key = :student_key
+      AND occurred_at >= :low AND occurred_at < :high
+      AND local.day BETWEEN :first::date AND :last::date
+    GROUP BY 1, 2, 3, 4
+), doubted AS MATERIALIZED (
+    SELECT d.day FROM days d
+    LEFT JOIN lb.point_aggregates a ON a.institution_key = :institution_key AND a.day = d.day
+    WHERE a.day IS NULL OR d.updated_at > a.materialized_at - :trusted_age::interval
+    UNION
+    SELECT day FROM lb.point_aggregates
+    WHERE institution_key = :institution_key AND day BETWEEN :first AND :last
+      AND source_checksum = -1
+)
+SELECT NULL::date, width_bucket(day, CAST(:edges AS date[])), class_key, subject_key, campus_key,
+       sum(points)::bigint, sum(events)::bigint
+FROM days
+WHERE day NOT IN (SELECT day FROM doubted) AND events > 0
+GROUP BY 2, 3, 4, 5
+UNION ALL
+SELECT day, NULL, NULL, NULL, NULL, NULL, NULL FROM doubted;
 
--- name: boards_of_student(institution_key, student_key, zone, first, last, low, high)
--- Every class, subject and campus on which the student has a point event by then, or is enrolled.
-WITH keys AS (
+-- name: cells_of_student(institution_key, student_key, days)
+-- The same of single days as they were aggregated. The arrays are sorted by student: a binary
+-- search finds the place.
+SELECT a.day, NULLIF(u.class_key, 0), NULLIF(u.subject_key, 0), NULLIF(u.campus_key, 0), u.points,
+       u.events
+FROM lb.point_aggregates a
+CROSS JOIN LATERAL (
+    SELECT width_bucket(:student_key - 1, a.students) AS before,
+           width_bucket(:student_key, a.students) AS through
+    OFFSET 0
+) AS place
+CROSS JOIN LATERAL unnest(
+    a.classes[place.before + 1: (place.through)], a.subjects[place.before + 1: (place.through)],
+    a.campuses[place.before + 1: (place.through)], a.points[place.before + 1: (place.through)],
+    a.events[place.before + 1: (place.through)]
+) AS u (class_key, subject_key, campus_key, points, events)
+WHERE a.institution_key = :institution_key AND a.day = ANY (:days) AND place.through > place.before;
+
+-- name: aggregated_revisions(institution_key, first, last)^
+-- The days that were aggregated, ascending, and the revision of each.
+SELECT coalesce(array_agg(day ORDER BY day), '{}'), coalesce(array_agg(revision ORDER BY day), '{}')
+FROM lb.point_aggregates
+WHERE institution_key = :institution_key AND day BETWEEN :first AND :last AND revision > 0;
+
+-- name: boards_of_student(institution_key, student_key, zone, last, high)
+-- Every class, subject and campus for which the student has had an event by then.
+WITH keys AS MATERIALIZED (
     SELECT DISTINCT class_key, subject_key, campus_key
     FROM lb.student_points
-    WHERE institution_key = :institution_key AND student_key = :student_key AND status = 'ACTIVE'
-      AND occurred_at >= :low AND occurred_at < :high
-      AND (occurred_at AT TIME ZONE :zone)::date BETWEEN :first::date AND :last::date
+    WHERE institution_key = :institution_key AND student_key = :student_key
+      AND occurred_at < :high AND (occurred_at AT TIME ZONE :zone)::date <= :last::date
 )
 SELECT 'CLASS', c.class_key, c.id, c.name FROM lb.classes c
 WHERE c.institution_key = :institution_key AND c.class_key IN (SELECT class_key FROM keys)
