@@ -32,10 +32,12 @@ from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
 from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.materialize.results import Provenance
+from lb_pipelines.service import LeaderboardService
 
 INSTITUTION = "inst_big"
 FIRST, LAST = date(2022, 8, 1), date(2025, 7, 30)
 DAYS = DayRange(FIRST, LAST)
+NOW = datetime(2025, 7, 31, 12, tzinfo=UTC)
 FILLER_ROWS = 700_000
 
 _SCHOOL = """
@@ -160,14 +162,140 @@ class _Clock:
         self._last = now
 
 
+def time_questions(database: Database, number: int) -> None:
+    """Print p50, p99 and worst of every question."""
+    chance = random.Random(1)
+    cold = LeaderboardService(database, keep=False, now=lambda: NOW)
+    kept = LeaderboardService(database, now=lambda: NOW)
+    days = list(DAYS)[100:]
+    year = (LAST - timedelta(days=364), LAST)
+    campus, classes = ("CAMPUS", "campus"), [("CLASS", f"class-{n}") for n in range(1, 51)]
+
+    def a_class() -> tuple[str, str]:
+        return chance.choice(classes)
+
+    def student(heavy: bool = False) -> str:
+        return f"s{chance.randint(1, 200) if heavy else chance.randint(201, 25_000):06d}"
+
+    def member(heavy: bool = False) -> tuple[str, str, str]:
+        id = student(heavy)
+        return id, "CLASS", f"class-{int(id[1:]) % 50 + 1}"
+
+    print(f"{'':62s} {'p50':>8s} {'p99':>8s} {'worst':>8s}  ms")
+    for granularity in ("monthly", "term", "all-time"):
+        measure(
+            f"12 months of a class, {granularity}, cold",
+            number,
+            lambda g=granularity: cold.get_historical_leaderboard(INSTITUTION, *a_class(), g, *year),
+        )
+    for granularity in ("monthly", "all-time"):
+        measure(
+            f"12 months of the campus, {granularity} (200, 500 entries), cold",
+            number,
+            lambda g=granularity: cold.get_historical_leaderboard(INSTITUTION, *campus, g, *year),
+        )
+    measure(
+        "12 months of a class, monthly, kept",
+        10 * number,
+        lambda: kept.get_historical_leaderboard(INSTITUTION, *classes[0], "monthly", *year),
+    )
+    measure(
+        "12 months of the campus, all-time, kept",
+        10 * number,
+        lambda: kept.get_historical_leaderboard(INSTITUTION, *campus, "all-time", *year),
+    )
+    for granularity in Granularity:
+        measure(
+            f"rank of a member, class of 500, {granularity}, cold",
+            number,
+            lambda g=granularity: cold.get_rank(
+                INSTITUTION, *member(chance.random() < 0.2), g, chance.choice(days)
+            ),
+        )
+    for granularity in Granularity:
+        for who, heavy in (("one event a week", False), ("1.5 events a day", True)):
+            measure(
+                f"rank of a student ({who}), campus of 25,000, {granularity}, cold",
+                number,
+                lambda g=granularity, h=heavy: cold.get_rank(
+                    INSTITUTION, student(h), *campus, g, chance.choice(days)
+                ),
+            )
+    tops: list[tuple[str, date]] = []
+    for day in chance.sample(days, 20):
+        board = cold.get_leaderboard(INSTITUTION, *campus, "all-time", day)
+        tops += [(entry.student_id, day) for entry in board.entries]
+    measure(
+        "rank of a student in the top 500 of the campus, all-time, cold",
+        number,
+        lambda: (lambda top: cold.get_rank(INSTITUTION, top[0], *campus, "all-time", top[1]))(
+            chance.choice(tops)
+        ),
+    )
+    for granularity in ("monthly", "all-time"):
+        measure(
+            f"12 months of a student in a class, {granularity}, cold",
+            number,
+            lambda g=granularity: cold.get_student_trends(
+                INSTITUTION, *member(chance.random() < 0.2), g
+            ),
+        )
+        measure(
+            f"12 months of a student on the campus, {granularity}, cold",
+            number,
+            lambda g=granularity: cold.get_student_trends(
+                INSTITUTION, student(chance.random() < 0.2), *campus, g
+            ),
+        )
+    measure(
+        "trends of a class over 12 months, monthly, cold",
+        number,
+        lambda: cold.get_leaderboard_trends(INSTITUTION, *a_class(), "monthly"),
+    )
+    measure(
+        "all boards of a student on a day, cold",
+        number,
+        lambda: cold.get_student_boards(INSTITUTION, student(), chance.choice(days)),
+    )
+    measure(
+        "around a member of a class of 500, monthly, cold",
+        number // 4,
+        lambda: cold.get_around(INSTITUTION, *member(), "monthly", chance.choice(days)),
+    )
+    measure(
+        "around a student on the campus of 25,000, all-time, cold",
+        number // 10,
+        lambda: cold.get_around(INSTITUTION, student(), *campus, "all-time", chance.choice(days)),
+    )
+
+
+def measure(what: str, number: int, ask: Callable[[], Any]) -> None:
+    """Ask so many times, after a tenth more to warm up; print the spread."""
+    times = []
+    for _ in range(number // 10 + number):
+        began = time.perf_counter()
+        ask()
+        times.append(1000 * (time.perf_counter() - began))
+    times = sorted(times[number // 10 :])
+    p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100]
+    print(f"{what:62s} {p50:8.3f} {p99:8.3f} {times[-1]:8.3f}", flush=True)
+
+
 def main() -> None:
     """Do what the first argument says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("build", "time", "check"))
     parser.add_argument("--url", required=True)
+    parser.add_argument("--number", type=int, default=400)
+    parser.add_argument("--institution", default=INSTITUTION)
     options = parser.parse_args()
     database = Database(options.url)
-    {"build": build}[options.what](database)
+    if options.what == "build":
+        build(database)
+    elif options.what == "time":
+        time_questions(database, options.number)
+    else:
+        check(database, options.institution, options.number)
 
 
 if __name__ == "__main__":

@@ -30,14 +30,14 @@ LEAF_BUDGET = 3_000
 
 # A generic plan of a prepared statement cannot prune and locks every leaf; JIT compiles plans
 # that run for milliseconds; days are computed with explicit zones only.
-# Who reads, and what of: one message, so that it costs one round trip. REPEATABLE READ: all
-# statements see one state. LOCAL: neither outlives the transaction.
-_READ = SQL(
-    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL ROLE lb_reader;"
-    " SET LOCAL app.institution_id = {}"
-)
 _SESSION = "-c plan_cache_mode=force_custom_plan -c jit=off -c timezone=UTC"
 _SETTINGS = "SET plan_cache_mode = force_custom_plan; SET jit = off; SET timezone = 'UTC'"
+# Who reads, and what of: one message, so that it costs one round trip. REPEATABLE READ: all
+# statements see one state. LOCAL: none of it outlives the transaction.
+_READ = SQL(
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL ROLE lb_reader;"
+    " SET LOCAL app.institution_id = {}; SET LOCAL plan_cache_mode = {}"
+)
 
 
 def normalize_url(url: str | URL) -> URL:
@@ -77,6 +77,7 @@ class Database:
             isolation_level="AUTOCOMMIT",
             pool_reset_on_return=None,
         )
+        _let_plans_last(self._readers)
 
     @classmethod
     def over(cls, engine: sqlalchemy.Engine, *, leaf_budget: int = LEAF_BUDGET) -> Database:
@@ -93,6 +94,7 @@ class Database:
         database = cls(engine.url, leaf_budget=leaf_budget)
         database.engine = _engine_like(engine, pool_pre_ping=True)
         database._readers = _engine_like(engine, isolation_level="AUTOCOMMIT")
+        _let_plans_last(database._readers)
         return database
 
     @contextmanager
@@ -123,16 +125,19 @@ class Database:
                 connection.autocommit = False
 
     @contextmanager
-    def reading(self, institution_id: str) -> Iterator[Connection]:
+    def reading(self, institution_id: str, *, generic_plans: bool = False) -> Iterator[Connection]:
         """Read one institution and nothing else: as `lb_reader`, in one state of the database.
 
         Row level security hides all other institutions, whatever a statement asks for (roots and
         dimensions; leaves and ledgers are refused). One round trip begins it and one ends it, and
         the connection keeps nothing of it. It guards against mistakes in statements, not against
         SQL that strangers write: whoever can say RESET ROLE is out of it.
+        `generic_plans`: prepared statements are planned once a connection, until one of them says
+        otherwise; whoever asks for it has read the charter of sql/reading.sql.
         Raises `MissingRole` where this user may not become lb_reader.
         """
-        statement = _READ.format(Literal(validate_institution_id(institution_id)))
+        mode = "force_generic_plan" if generic_plans else "force_custom_plan"
+        statement = _READ.format(Literal(validate_institution_id(institution_id)), Literal(mode))
 
         def begin(connection: Connection) -> None:
             try:
@@ -152,7 +157,8 @@ class Database:
     def at_once(self, work: Callable[[Connection], T]) -> T:
         """What `work` reads by one statement outside any transaction, in one round trip.
 
-        Where the server was started anew meanwhile, `work` runs a second time.
+        Not from partitioned tables: what it prepares keeps one plan. Where the server was started
+        anew meanwhile, `work` runs a second time.
         """
         with self._reader(work) as (_, result):
             return result
@@ -232,13 +238,27 @@ def _engine_like(engine: sqlalchemy.Engine, **options: Any) -> sqlalchemy.Engine
     return made
 
 
+def _let_plans_last(readers: sqlalchemy.Engine) -> None:
+    """Let prepared statements of `at_once` keep their plans; `reading` sets its own way."""
+
+    def prepare(connection: Connection, _: object) -> None:
+        connection.execute("SET plan_cache_mode = auto")
+        if not connection.autocommit:
+            connection.commit()
+
+    sqlalchemy.event.listen(readers, "connect", prepare)
+
+
 def _give_back(pooled: sqlalchemy.pool.PoolProxiedConnection, connection: Connection) -> None:
     """Return a reader's connection as it came; one that cannot be made so is closed.
 
     Never committed: there is nothing to keep, and a rollback takes back any SET too.
     """
-    with suppress(psycopg.Error):
-        connection.rollback()
+    if connection.info.transaction_status is not TransactionStatus.IDLE:
+        # By libpq itself: Connection.rollback() would forget all prepared statements, and planning
+        # is half of what reading costs.
+        with suppress(psycopg.Error):
+            connection.pgconn.exec_(b"ROLLBACK")
     if connection.info.transaction_status is TransactionStatus.IDLE:
         pooled.close()
     else:

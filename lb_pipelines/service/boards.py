@@ -472,7 +472,7 @@ class LeaderboardService:
         key: BoardKey | None = None,
         students: Sequence[str] = (),
     ) -> Iterator[tuple[Connection, Opening]]:
-        with self._database.reading(institution_id) as connection:
+        with self._database.reading(institution_id, generic_plans=True) as connection:
             opening = reading.opening(
                 connection,
                 institution_id,

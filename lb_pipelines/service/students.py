@@ -15,11 +15,11 @@ Where one of them fails nothing exact follows any more, and `StaleBoard` says so
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 from lb_pipelines.core.distribution import Distribution, unpack
 from lb_pipelines.core.institution import Institution
@@ -176,19 +176,26 @@ class _Points:
             for cell in cells:
                 between = bisect_right(self._edges, cell.day)
                 self._add(between, cell.keys, cell.points, cell.events)
-        self._revisions = _Revisions(connection, institution, days)
+        self._revisions = read.revisions
 
     def as_made(self, stored: StoredBoard) -> bool:
         """Whether the aggregates of the window are still those that the board was made from."""
-        return self._revisions.highest(stored.window) <= stored.through_revision
+        through = stored.through_revision
+        between = self._between(stored.window)
+        return all(revision <= through for at, revision in self._revisions.items() if at in between)
 
     def on(self, board: NamedBoard, window: DayRange) -> int | None:
         """Their points on a board; None where they had no event."""
-        first = bisect_right(self._edges, window.first)
-        end = bisect_right(self._edges, window.last + ONE_DAY)
+        between = self._between(window)
         sums = self._sums.get((board.type, board.key), {})
-        own = [sum_ for between, sum_ in sums.items() if first <= between < end]
+        own = [sum_ for at, sum_ in sums.items() if at in between]
         return sum(points for points, _ in own) if any(events for _, events in own) else None
+
+    def _between(self, window: DayRange) -> range:
+        """The places between edges that make up a window."""
+        return range(
+            bisect_right(self._edges, window.first), bisect_right(self._edges, window.last) + 1
+        )
 
     def _add(
         self, between: int, keys: Mapping[BoardType, int | None], points: int, events: int
@@ -198,19 +205,3 @@ class _Points:
                 of_board = self._sums[type, key]
                 before = of_board.get(between, (0, 0))
                 of_board[between] = before[0] + points, before[1] + events
-
-
-class _Revisions:
-    """Which state the aggregates of a range of days have."""
-
-    def __init__(self, connection: Connection, institution: Institution, days: DayRange) -> None:
-        self._days, revisions = reading.aggregated_revisions(connection, institution, days)
-        self._revisions = revisions
-        self._through = list(accumulate(revisions, max))
-
-    def highest(self, window: DayRange) -> int:
-        """The highest revision among the days of a window; 0 without any."""
-        first, end = bisect_left(self._days, window.first), bisect_right(self._days, window.last)
-        if first == 0:
-            return self._through[end - 1] if end else 0
-        return max(self._revisions[first:end], default=0)

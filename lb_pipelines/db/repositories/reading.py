@@ -91,11 +91,13 @@ class StoredBoard:
 @dataclass(frozen=True)
 class PointsBetween:
     """A student's sums by (place between edges, class key, subject key, campus key), of the days
-    on which the events are sure to be what was aggregated, and the days on which they are not.
+    on which the events are sure to be what was aggregated; the days on which they are not; and the
+    highest revision of the aggregates by place between edges.
     """
 
     sums: Sequence[tuple[int, Mapping[BoardType, int | None], int, int]]
     doubted: Sequence[date]
+    revisions: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -180,20 +182,31 @@ def closing_snapshots(
     """
     if not periods:
         return []
-    bounds = _bounds(periods)
-    rows = queries.reading.closing_snapshots(
-        connection,
+    what = {
         **_board(institution, board, granularity),
-        **bounds,
-        institution_key=institution.key,
-        asset=f"{board.type.lower()}_snapshots",
-        id_prefix=f"{institution.id}:{board.type}:{board.id}:{granularity}:",
-        years=_years(bounds["first"], bounds["last"]),
-        at_most=at_most,
-        whole=student_ids is None,
-        student_ids=list(student_ids or ()),
-    )
-    return [StoredBoard(*row) for row in rows]
+        "institution_key": institution.key,
+        "asset": f"{board.type.lower()}_snapshots",
+        "whole": student_ids is None,
+        "student_ids": list(student_ids or ()),
+    }
+    prefix = f"{institution.id}:{board.type}:{board.id}:{granularity}:"
+    if len(periods) == 1 and len(periods[0]) == 1:
+        day = periods[0].last
+        rows = queries.reading.snapshot_of_day(
+            connection, **what, day=day, id=f"{prefix}{day}", years=academic_years_around(day)
+        )
+    else:
+        bounds = _bounds(periods)
+        rows = queries.reading.closing_snapshots(
+            connection,
+            **what,
+            **bounds,
+            first_ids=[f"{prefix}{p.first}" for p in periods],
+            last_ids=[f"{prefix}{p.last}" for p in periods],
+            years=_years(bounds["first"], bounds["last"]),
+            at_most=at_most,
+        )
+    return [StoredBoard(*row[:-1]) for row in rows]
 
 
 def closing_trends(
@@ -235,7 +248,7 @@ def places_of_boards(
     )
     return [
         (BoardType(type), reference, Granularity(granularity), StoredBoard(*rest))
-        for type, reference, granularity, *rest in rows
+        for type, reference, granularity, *rest, _ in rows
     ]
 
 
@@ -260,13 +273,15 @@ def points_between(
         edges=list(edges),
         trusted_age=TRUSTED_AGE,
     )
-    sums, doubted = [], []
-    for day, place, class_, subject, campus, points, events in rows:
+    sums, doubted, revisions = [], [], {}
+    for day, place, class_, subject, campus, points, events, revision in rows:
         if day is not None:
             doubted.append(day)
+        elif revision is not None:
+            revisions[place] = revision
         else:
             sums.append((place, _keys(class_, subject, campus), points, events))
-    return PointsBetween(sums, doubted)
+    return PointsBetween(sums, doubted, revisions)
 
 
 def cells_of_student(
@@ -280,16 +295,6 @@ def cells_of_student(
         Cell(day, _keys(class_, subject, campus), points, events)
         for day, class_, subject, campus, points, events in rows
     ]
-
-
-def aggregated_revisions(
-    connection: Connection, institution: Institution, days: DayRange
-) -> tuple[Sequence[date], Sequence[int]]:
-    """The days with aggregated events in a range, ascending, and the revision of each."""
-    found: tuple[Sequence[date], Sequence[int]] = queries.reading.aggregated_revisions(
-        connection, institution_key=institution.key, first=days.first, last=days.last
-    )
-    return found
 
 
 def boards_of_student(

@@ -1,5 +1,9 @@
 -- What the service reads, as lb_reader and under row level security. Every statement names the
 -- institution all the same. Few and wide: an answer is worth two or three round trips, not ten.
+--
+-- Half of an answer's time is planning. Plans over dimensions, events and aggregates are made once
+-- a connection (generic); over boards, with thousands of leaves, each time (custom): see
+-- `Database.reading`. What runs next is said by the statement before it, which costs no round trip.
 
 -- name: opening(institution_id, type, reference_id, student_ids)^
 -- An institution, one of its boards with a class's own term, and keys of students by id.
@@ -9,7 +13,8 @@ SELECT i.institution_key, i.id, i.name, i.status, i.time_zone, i.academic_year_s
              FROM unnest(CAST(:student_ids AS text[])) WITH ORDINALITY AS wanted (id, place)
              LEFT JOIN lb.students s
                ON s.institution_key = i.institution_key AND s.id = wanted.id
-             ORDER BY wanted.place)
+             ORDER BY wanted.place),
+       set_config('plan_cache_mode', 'force_custom_plan', true)
 FROM lb.institutions i
 LEFT JOIN LATERAL (
     SELECT class_key AS board_key, name, term_key FROM lb.classes c
@@ -37,11 +42,12 @@ SELECT EXISTS (
     SELECT FROM lb.materialized_days
     WHERE institution_key = :institution_key AND asset = ANY (:assets) AND day = :day);
 
--- name: closing_snapshots(institution_id, institution_key, asset, type, reference_id, granularity, id_prefix, years, first, last, firsts, lasts, at_most, whole, student_ids)
+-- name: closing_snapshots(institution_id, institution_key, asset, type, reference_id, granularity, years, first, last, firsts, lasts, first_ids, last_ids, at_most, whole, student_ids)
 -- The last snapshot of each period, from the live table or, where the original is gone, from the
 -- archive. The outer bounds let the planner prune, the inner ones each period. Entries and
 -- metadata only if `whole`; the entries of some students, the last entry and what vouches for the
--- row always.
+-- row always. Ids come as texts: a cast of a date here would keep them out of the index under row
+-- level security.
 SELECT s.snapshot_date, s.period_start, s.status, s.academic_year,
        CASE WHEN :whole THEN s.entries END, CASE WHEN :whole THEN s.metadata END,
        (s.metadata ->> 'ranked')::integer, s.distribution,
@@ -50,8 +56,11 @@ SELECT s.snapshot_date, s.period_start, s.status, s.academic_year,
            s.entries, '$[*] ? (@.studentId == $ids[*])',
            jsonb_build_object('ids', CAST(:student_ids AS text[]))) END,
        (s.metadata #>> '{provenance,throughRevision}')::bigint,
-       m.through_revision, s.status = 'ACTIVE' AND NOT s.restored
-FROM unnest(CAST(:firsts AS date[]), CAST(:lasts AS date[])) WITH ORDINALITY AS p (first, last, place)
+       m.through_revision, s.status = 'ACTIVE' AND NOT s.restored,
+       set_config('plan_cache_mode', 'force_generic_plan', true)
+FROM unnest(CAST(:firsts AS date[]), CAST(:lasts AS date[]), CAST(:first_ids AS text[]),
+            CAST(:last_ids AS text[]))
+    WITH ORDINALITY AS p (first, last, first_id, last_id, place)
 CROSS JOIN LATERAL (
     SELECT * FROM (
         (SELECT snapshot_date, period_start, metadata, distribution, status, NULL::text AS academic_year,
@@ -67,7 +76,7 @@ CROSS JOIN LATERAL (
                 entries
          FROM lb.archived_leaderboard_snapshots
          WHERE institution_id = :institution_id AND academic_year = ANY (:years)
-           AND original_id BETWEEN :id_prefix || p.first::text AND :id_prefix || p.last::text
+           AND original_id BETWEEN p.first_id AND p.last_id
          ORDER BY original_id DESC LIMIT 1)
     ) AS both_tables
     ORDER BY snapshot_date DESC, academic_year NULLS FIRST
@@ -77,6 +86,35 @@ LEFT JOIN lb.materialized_days m
   ON m.institution_key = :institution_key AND m.asset = :asset AND m.day = s.snapshot_date
 ORDER BY p.place
 LIMIT :at_most;
+
+-- name: snapshot_of_day(institution_id, institution_key, asset, type, reference_id, granularity, day, id, years, whole, student_ids)
+-- The same of one day: a third of the time to plan.
+SELECT s.snapshot_date, s.period_start, s.status, s.academic_year,
+       CASE WHEN :whole THEN s.entries END, CASE WHEN :whole THEN s.metadata END,
+       (s.metadata ->> 'ranked')::integer, s.distribution,
+       jsonb_array_length(s.entries), s.entries -> -1,
+       CASE WHEN NOT :whole THEN jsonb_path_query_array(
+           s.entries, '$[*] ? (@.studentId == $ids[*])',
+           jsonb_build_object('ids', CAST(:student_ids AS text[]))) END,
+       (s.metadata #>> '{provenance,throughRevision}')::bigint,
+       m.through_revision, s.status = 'ACTIVE' AND NOT s.restored,
+       set_config('plan_cache_mode', 'force_generic_plan', true)
+FROM (
+    SELECT snapshot_date, period_start, metadata, distribution, status, NULL::text AS academic_year,
+           active_until IS NOT NULL AS restored, entries
+    FROM lb.leaderboard_snapshots
+    WHERE institution_id = :institution_id AND type = :type AND reference_id = :reference_id
+      AND time_granularity = :granularity AND snapshot_date = :day
+    UNION ALL
+    SELECT snapshot_date, period_start, metadata, distribution, 'ARCHIVED', academic_year, false,
+           entries
+    FROM lb.archived_leaderboard_snapshots
+    WHERE institution_id = :institution_id AND academic_year = ANY (:years) AND original_id = :id
+) AS s
+LEFT JOIN lb.materialized_days m
+  ON m.institution_key = :institution_key AND m.asset = :asset AND m.day = s.snapshot_date
+ORDER BY s.academic_year NULLS FIRST
+LIMIT 1;
 
 -- name: places_of_boards(institution_id, institution_key, types, references, day, years, ids, student_id)
 -- All granularities of some boards on one day, as in closing_snapshots.
@@ -88,7 +126,8 @@ SELECT DISTINCT ON (s.type, s.reference_id, s.time_granularity)
        jsonb_path_query_array(s.entries, '$[*] ? (@.studentId == $id)',
                               jsonb_build_object('id', CAST(:student_id AS text))),
        (s.metadata #>> '{provenance,throughRevision}')::bigint,
-       m.through_revision, s.vouched
+       m.through_revision, s.vouched,
+       set_config('plan_cache_mode', 'force_generic_plan', true)
 FROM (
     SELECT type, reference_id, time_granularity, period_start, metadata, distribution, entries,
            status = 'ACTIVE' AND active_until IS NULL AS vouched, 0 AS place
@@ -125,10 +164,10 @@ CROSS JOIN LATERAL (
 ORDER BY p.place;
 
 -- name: points_of_student(institution_key, student_key, zone, first, last, low, high, edges, trusted_age)
--- A student's sums between edges, and the days (with sums of their own) on which the events may say
--- something else than the aggregates: not aggregated, marked by an import, or with an event updated
--- so shortly before the aggregate was made that it may not have been seen. low and high only let
--- partitions be pruned.
+-- Between edges: a student's sums, and the highest revision of the aggregates. Apart from these the
+-- days on which the events may say something else than the aggregates: not aggregated, marked by
+-- an import, or with an event updated so shortly before the aggregate was made that it may not have
+-- been seen. low and high only let partitions be pruned.
 WITH days AS MATERIALIZED (
     SELECT local.day, class_key, subject_key, campus_key,
            sum(amount) FILTER (WHERE status = 'ACTIVE') AS points,
@@ -139,22 +178,26 @@ WITH days AS MATERIALIZED (
       AND occurred_at >= :low AND occurred_at < :high
       AND local.day BETWEEN :first::date AND :last::date
     GROUP BY 1, 2, 3, 4
+), aggregated AS MATERIALIZED (
+    SELECT day, revision, materialized_at, source_checksum FROM lb.point_aggregates
+    WHERE institution_key = :institution_key AND day BETWEEN :first AND :last
 ), doubted AS MATERIALIZED (
-    SELECT d.day FROM days d
-    LEFT JOIN lb.point_aggregates a ON a.institution_key = :institution_key AND a.day = d.day
+    SELECT d.day FROM days d LEFT JOIN aggregated a USING (day)
     WHERE a.day IS NULL OR d.updated_at > a.materialized_at - :trusted_age::interval
     UNION
-    SELECT day FROM lb.point_aggregates
-    WHERE institution_key = :institution_key AND day BETWEEN :first AND :last
-      AND source_checksum = -1
+    SELECT day FROM aggregated WHERE source_checksum = -1
 )
 SELECT NULL::date, width_bucket(day, CAST(:edges AS date[])), class_key, subject_key, campus_key,
-       sum(points)::bigint, sum(events)::bigint
+       sum(points)::bigint, sum(events)::bigint, NULL::bigint
 FROM days
 WHERE day NOT IN (SELECT day FROM doubted) AND events > 0
 GROUP BY 2, 3, 4, 5
 UNION ALL
-SELECT day, NULL, NULL, NULL, NULL, NULL, NULL FROM doubted;
+SELECT NULL, width_bucket(day, CAST(:edges AS date[])), NULL, NULL, NULL, NULL, NULL, max(revision)
+FROM aggregated
+GROUP BY 2
+UNION ALL
+SELECT day, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM doubted;
 
 -- name: cells_of_student(institution_key, student_key, days)
 -- The same of single days as they were aggregated. The arrays are sorted by student: a binary
@@ -173,12 +216,6 @@ CROSS JOIN LATERAL unnest(
     a.events[place.before + 1: (place.through)]
 ) AS u (class_key, subject_key, campus_key, points, events)
 WHERE a.institution_key = :institution_key AND a.day = ANY (:days) AND place.through > place.before;
-
--- name: aggregated_revisions(institution_key, first, last)^
--- The days that were aggregated, ascending, and the revision of each.
-SELECT coalesce(array_agg(day ORDER BY day), '{}'), coalesce(array_agg(revision ORDER BY day), '{}')
-FROM lb.point_aggregates
-WHERE institution_key = :institution_key AND day BETWEEN :first AND :last AND revision > 0;
 
 -- name: boards_of_student(institution_key, student_key, zone, last, high)
 -- Every class, subject and campus for which the student has had an event by then.
