@@ -198,6 +198,11 @@ def parameters(twins: Database) -> dict[str, Any]:
         "student_id": student,
         "student_ids": [student],
         "asset": "class_snapshots",
+        "assets": ["class_snapshots"],
+        "days": [DAY - timedelta(days=n) for n in range(5)],
+        "edges": [first, DAY + timedelta(days=1)],
+        "trusted_age": "1 minute",
+        "whole": True,
         "day": DAY,
         "before": DAY,
         "through_revision": 1,
@@ -210,7 +215,8 @@ def parameters(twins: Database) -> dict[str, Any]:
         "zone": "UTC",
         "at_most": 100,
         "years": ["2022-2023", "2023-2024"],
-        "id_prefix": f"{VICTIM}:CLASS:{reference}:all-time:",
+        "first_ids": [f"{VICTIM}:CLASS:{reference}:all-time:{first}"],
+        "last_ids": [f"{VICTIM}:CLASS:{reference}:all-time:{DAY}"],
         "types": ["CLASS"],
         "references": [reference],
         "ids": [
@@ -380,7 +386,7 @@ def test_an_id_that_is_none_is_refused_before_any_statement(twins: Database) -> 
 _STATE = (
     "SELECT pg_backend_pid(), current_user::text, current_setting('app.institution_id', true),"
     " current_setting('transaction_isolation'), current_setting('transaction_read_only'),"
-    " current_setting('search_path')"
+    " current_setting('search_path'), current_setting('plan_cache_mode')"
 )
 
 
@@ -409,11 +415,13 @@ def ids(connection: Connection) -> list[str]:
 
 def test_nothing_is_left_on_a_connection(reader: Database) -> None:
     pid, owner, *rest = reader.at_once(state)
-    clean = [None, "read committed", "off", rest[-1]]
+    clean = [None, "read committed", "off", *rest[-2:]]
     assert rest == clean
     with reader.reading(READ) as connection:
         inside = state(connection)
         assert inside[:5] == (pid, "lb_reader", READ, "repeatable read", "on")
+        # A plan that is kept cannot prune.
+        assert inside[-1] == "force_custom_plan"
         # Not LOCAL, so a commit would keep them.
         connection.execute(f"SET app.institution_id = '{VICTIM}'")
         connection.execute("SET search_path = lb")
@@ -439,6 +447,28 @@ def test_a_block_that_ends_its_transaction_is_told_so(reader: Database) -> None:
         with pytest.raises(RuntimeError, match="ended its own transaction"):
             with reader.reading(READ) as connection:
                 end(connection)
+
+
+def test_a_plan_that_is_kept_belongs_to_whoever_runs_it(reader: Database) -> None:
+    """Prepared statements outlive the transaction; whom they are for does not."""
+    count = "SELECT count(*) FROM lb.students"
+
+    def found(connection: Connection) -> int:
+        row = connection.execute(count, prepare=True).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    own, prepared = {}, 0
+    for _ in range(4):
+        for id in (READ, VICTIM, EMPTY):
+            with reader.reading(id, generic_plans=True) as connection:
+                assert own.setdefault(id, found(connection)) == found(connection)
+                (prepared,) = connection.execute(
+                    "SELECT count(*) FROM pg_prepared_statements WHERE statement = %s", (count,)
+                ).fetchone() or (0,)
+        assert reader.at_once(found) == sum(own.values())
+    assert prepared == 1
+    assert own[READ] == own[VICTIM] > own[EMPTY] == 0
 
 
 def test_threads_that_share_a_pool_never_meet(reader: Database) -> None:
