@@ -20,12 +20,11 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from lb_pipelines.core.periods import DayRange
+from lb_pipelines.core.periods import DayRange, Term
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import migrate, partitions
 from lb_pipelines.db.engine import Database
@@ -33,6 +32,7 @@ from lb_pipelines.db.repositories import institutions
 from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.materialize.results import Provenance
 from lb_pipelines.service import LeaderboardService
+from lb_pipelines_tests import oracle
 
 INSTITUTION = "inst_big"
 FIRST, LAST = date(2022, 8, 1), date(2025, 7, 30)
@@ -186,7 +186,9 @@ def time_questions(database: Database, number: int) -> None:
         measure(
             f"12 months of a class, {granularity}, cold",
             number,
-            lambda g=granularity: cold.get_historical_leaderboard(INSTITUTION, *a_class(), g, *year),
+            lambda g=granularity: cold.get_historical_leaderboard(
+                INSTITUTION, *a_class(), g, *year
+            ),
         )
     for granularity in ("monthly", "all-time"):
         measure(
@@ -267,6 +269,89 @@ def time_questions(database: Database, number: int) -> None:
         number // 10,
         lambda: cold.get_around(INSTITUTION, student(), *campus, "all-time", chance.choice(days)),
     )
+
+
+def check(database: Database, institution_id: str, number: int) -> None:
+    """Compare random standings with one naive query a board over the events; print how many agree.
+
+    Ten students a board: half of those ranked, half of any. `None` counts too: not ranked.
+    """
+    chance = random.Random(2)
+    service = LeaderboardService(database, keep=False)
+    with database.transaction() as connection:
+        institution = institutions.find_active(connection, institution_id)
+        terms = institutions.terms(connection, institution)
+        boards: list[tuple[Any, ...]] = []
+        for type, table, key in (
+            ("CLASS", "classes", "class_key"),
+            ("SUBJECT", "subjects", "subject_key"),
+            ("CAMPUS", "campuses", "campus_key"),
+        ):
+            term = "term_key" if type == "CLASS" else "NULL::integer"
+            boards += connection.execute(
+                f"SELECT '{type}', '{key}', {key}, b.id, t.id FROM lb.{table} b"
+                f" LEFT JOIN lb.terms t ON t.term_key = {term} WHERE b.institution_key = %s",
+                (institution.key,),
+            ).fetchall()
+        made = connection.execute(
+            "SELECT day FROM lb.materialized_days WHERE institution_key = %s"
+            " GROUP BY day HAVING count(*) FILTER (WHERE asset LIKE '%%snapshots') = 3",
+            (institution.key,),
+        ).fetchall()
+        students = connection.execute(
+            "SELECT id FROM lb.students WHERE institution_key = %s ORDER BY id", (institution.key,)
+        ).fetchall()
+    equal = asked = ranked = below = 0
+    began = time.perf_counter()
+    while asked < number:
+        type, column, key, reference, term_id = chance.choice(boards)
+        granularity, (day,) = chance.choice(list(Granularity)), chance.choice(made)
+        own = [t for t in terms if t.id == term_id]
+        # With its own term alone a class's window is found as a campus's.
+        calendar = _Calendar(own if type == "CLASS" else terms)
+        first = oracle.period_start(calendar, "CAMPUS", reference, granularity, day)  # type: ignore[arg-type]
+        points: dict[str, int] = {}
+        if first is not None:
+            with database.transaction() as connection:
+                points = dict(
+                    connection.execute(
+                        "SELECT s.id, sum(amount) FROM lb.student_points p"
+                        " JOIN lb.students s USING (institution_key, student_key)"
+                        f" WHERE p.institution_key = %s AND {column} = %s AND status = 'ACTIVE'"
+                        " AND occurred_at BETWEEN %s::date - 1 AND %s::date + 2"
+                        " AND (occurred_at AT TIME ZONE %s)::date BETWEEN %s AND %s GROUP BY 1",
+                        (institution.key, key, first, day, institution.time_zone, first, day),
+                    ).fetchall()
+                )
+        some = chance.sample(sorted(points), min(5, len(points)))
+        for student in (*some, *(chance.choice(students)[0] for _ in range(10 - len(some)))):
+            mine = points.get(student)
+            better = [p for p in points.values() if mine is not None and p > mine]
+            want: tuple[int | None, int | None, int] = (None, None, len(points))
+            if mine is not None:
+                want = len(better) + 1, mine, len(points)
+            found = service.get_rank(institution_id, student, type, reference, granularity, day)
+            asked += 1
+            ranked += mine is not None
+            limit = institution.limit(found.key.type, found.key.granularity)
+            below += mine is not None and len(better) >= limit
+            if (found.rank, found.points, found.ranked) == want:
+                equal += 1
+            else:
+                print("DIFFERENT", found, want)
+    print(
+        f"{institution_id}: {equal:,} of {asked:,} standings equal the reference"
+        f" ({ranked:,} ranked, {below:,} of them below the top N), {len(made)} days,"
+        f" {time.perf_counter() - began:.0f} s"
+    )
+
+
+class _Calendar:
+    """What the reference asks of a school to know a window; all time begins with time."""
+
+    def __init__(self, terms: list[Term]) -> None:
+        self.terms = [oracle.Term(t.id, t.starts_on, t.ends_on) for t in terms]
+        self.days: dict[date, Any] = {date(1970, 1, 3): ()}
 
 
 def measure(what: str, number: int, ask: Callable[[], Any]) -> None:

@@ -112,6 +112,7 @@ def downgrade() -> None:
         _UNDO,
         "REVOKE ALL ON SCHEMA lb FROM lb_reader",
         "DROP TABLE lb.board_versions",
+        "DROP INDEX lb.student_points_by_student",
         _DROP_ROLES,
     ):
         op.execute(statement)

@@ -12,6 +12,10 @@ CREATE TABLE lb.board_versions (
 COMMENT ON TABLE lb.board_versions IS 'How often the boards, trends and archive of a month have changed; no row: never';
 COMMENT ON COLUMN lb.board_versions.version IS 'Microseconds since 1970 when it was raised, one more than before at least: never the same again, not even in a database that was restored or made anew';
 
+-- One student's events of any days: what an exact rank below the top N is made from.
+CREATE INDEX student_points_by_student
+    ON lb.student_points (institution_key, student_key, occurred_at);
+
 -- Two roles of the whole cluster (made before this file runs). lb_reader sees the institution that
 -- app.institution_id names, and nothing where that is unset or empty. lb_worker sees all: the
 -- owner of the tables is a member, because FORCE holds for owners too. Leaves have no policies
