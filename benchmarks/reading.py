@@ -78,7 +78,8 @@ SELECT at, at + interval '3 seconds', institution_key, student_key, class_key, s
        campus_key, amount, 'e' || day || '-' || n
 FROM (
     SELECT d.day, n, s.*, c.class_key, c.subject_key, c.campus_key,
-           (d.day + time '08:00' + random() * interval '9 hours') AT TIME ZONE 'Europe/London' AS at,
+           (d.day + time '08:00' + random() * interval '9 hours')
+               AT TIME ZONE 'Europe/London' AS at,
            CASE WHEN s.number <= 200 THEN floor(random() * 3)::integer
                 ELSE 5 * ceil(random() * 5)::integer END AS amount
     FROM generate_series(%s::date, %s::date, interval '1 day') AS g (at)
@@ -135,6 +136,9 @@ def build(database: Database) -> None:
         for _ in trends.materialize(database, institution, type, DAYS, run):
             pass
         clock.print(f"trends of {type}")
+    # As runs of single days leave them.
+    aggregates.ensure_totals(database, institution, [d for d in DAYS if d.day == 1])
+    clock.print("totals")
     per_day = 50 * 5 * 4
     filled = DayRange(LAST - timedelta(days=FILLER_ROWS // per_day), LAST)
     with database.transaction() as connection:
@@ -287,7 +291,7 @@ def check(database: Database, institution_id: str, number: int) -> None:
             ("SUBJECT", "subjects", "subject_key"),
             ("CAMPUS", "campuses", "campus_key"),
         ):
-            term = "term_key" if type == "CLASS" else "NULL::integer"
+            term = "b.term_key" if type == "CLASS" else "NULL::integer"
             boards += connection.execute(
                 f"SELECT '{type}', '{key}', {key}, b.id, t.id FROM lb.{table} b"
                 f" LEFT JOIN lb.terms t ON t.term_key = {term} WHERE b.institution_key = %s",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from lb_pipelines.core.retention import DEFAULT_RETENTION
 from lb_pipelines.core.selection import ArchiveSelection
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Database
+from lb_pipelines.db.repositories import reading
 from lb_pipelines.errors import (
     DatabaseUnavailable,
     InactiveInstitution,
@@ -36,7 +38,7 @@ from lb_pipelines.materialize import aggregates, snapshots
 from lb_pipelines.materialize.results import Provenance
 from lb_pipelines.retention import restoring, sweeping
 from lb_pipelines.retention.actor import Actor
-from lb_pipelines.service import LeaderboardService
+from lb_pipelines.service import LeaderboardService, neighbours
 from lb_pipelines.service.results import Standing
 from lb_pipelines_tests import oracle, worlds
 from lb_pipelines_tests.oracle import GRANULARITIES, TYPES, School
@@ -46,11 +48,13 @@ LATER = timedelta(days=400)
 _names = (f"inst_{number}" for number in itertools.count())
 
 
-def load(database: Database, school: School) -> tuple[School, Institution]:
+def load(
+    database: Database, school: School, types: Iterable[BoardType] = BoardType
+) -> tuple[School, Institution]:
     """A school under an id that nothing else has, aggregated and materialized over its span."""
     school = oracle.renamed(school, next(_names))
     institution = worlds.load(database, school)
-    make(database, institution, *span(school))
+    make(database, institution, *span(school), types)
     return school, institution
 
 
@@ -62,10 +66,16 @@ def span(school: School) -> tuple[date, date]:
     return first, last + 3 * ONE_DAY
 
 
-def make(database: Database, institution: Institution, first: date, last: date) -> None:
+def make(
+    database: Database,
+    institution: Institution,
+    first: date,
+    last: date,
+    types: Iterable[BoardType] = BoardType,
+) -> None:
     days = DayRange(first, last)
     list(aggregates.materialize(database, institution, days, RUN))
-    for type in BoardType:
+    for type in types:
         list(snapshots.materialize(database, institution, type, days, RUN))
 
 
@@ -292,6 +302,40 @@ def test_around_shows_whole_ties(database: Database, limit: int) -> None:
                 want = [(p.rank, p.student, p.points) for p in places if low <= p.points <= high]
             assert [tuple(e[:3]) for e in around.entries] == want
             assert around.ranked == len(places)
+
+
+def test_a_board_late_in_a_long_history_is_made_again_from_totals(database: Database) -> None:
+    limits = {"CAMPUS": dict.fromkeys(GRANULARITIES, 1)}
+    school = oracle.renamed(
+        worlds.make_school(
+            4, span=230, events=300, students=9, metadata={"leaderboardLimits": limits}
+        ),
+        next(_names),
+    )
+    institution = worlds.load(database, school)
+    last = worlds.span_of(school)[1]
+    service = LeaderboardService(database, keep=False)
+    read = []
+    for day in (last - 40 * ONE_DAY, last):
+        make(database, institution, day, day, [BoardType.CAMPUS])
+        for granularity, reference in itertools.product(("term", "all-time"), school.campuses):
+            board = oracle.board(school, "CAMPUS", reference, granularity, day)
+            if board is None:
+                continue
+            with database.reading(school.id) as connection:
+                opening = reading.opening(connection, school.id, BoardType.CAMPUS, reference)
+                assert opening is not None
+                assert opening.board is not None
+                window = DayRange(board.period_start, day)
+                parts = neighbours._parts(connection, institution, opening.board, window)
+                read.append((len(list(parts)), len(window)))
+            for student in school.students:
+                around = service.get_around(
+                    school.id, student, "CAMPUS", reference, granularity, day, k=50
+                )
+                want = [tuple(p) for p in board.places] if student in board.ranks else []
+                assert [tuple(e[:3]) for e in around.entries] == want
+    assert max(days - parts for parts, days in read) > 100, "no total was used"
 
 
 def test_what_is_wrong_is_named_with_a_remedy(database: Database) -> None:

@@ -22,7 +22,8 @@ from lb_pipelines_tests import oracle, worlds
 from lb_pipelines_tests.oracle import GRANULARITIES, TYPES, School
 from lb_pipelines_tests.test_service import LATER, RUN, load, make, purge, span, sweep
 
-SCHOOL = worlds.make_school(21, span=75, events=120, students=6)
+SCHOOL = worlds.make_school(21, span=60, events=100, students=6)
+CAMPUS = [BoardType.CAMPUS]
 
 
 def made_days(
@@ -92,7 +93,7 @@ def test_histories_are_what_the_slow_reference_says(database: Database) -> None:
 
 @pytest.mark.parametrize("every_day", [True, False])
 def test_pages_join_without_a_seam(database: Database, every_day: bool) -> None:
-    school, _ = load(database, SCHOOL)
+    school, _ = load(database, SCHOOL, CAMPUS)
     service = LeaderboardService(database)
     key = (school.id, "CAMPUS", school.campuses[0], "weekly")
     whole = service.get_historical_leaderboard(*key, *span(school), every_day=every_day).boards
@@ -123,7 +124,7 @@ def pages(
 @pytest.mark.parametrize("keep", [False, True])
 def test_pages_stay_right_while_rows_arrive_and_move(database: Database, keep: bool) -> None:
     """Newer and older days are made, all is swept and restored, without a pause."""
-    school, institution = load(database, SCHOOL)
+    school, institution = load(database, SCHOOL, CAMPUS)
     first, last = span(school)
     key = (school.id, "CAMPUS", school.campuses[0], "all-time")
     with database.transaction() as connection:
@@ -141,8 +142,8 @@ def test_pages_stay_right_while_rows_arrive_and_move(database: Database, keep: b
         try:
             while not over.is_set():
                 if newer <= last:
-                    make(database, institution, newer, newer)
-                    make(database, institution, older, older)
+                    make(database, institution, newer, newer, CAMPUS)
+                    make(database, institution, older, older, CAMPUS)
                     older, newer = older - ONE_DAY, newer + ONE_DAY
                 sweep(database, institution, last)
                 moved.release()
@@ -172,10 +173,9 @@ def test_pages_stay_right_while_rows_arrive_and_move(database: Database, keep: b
 
 
 def test_trends_of_a_board_and_of_a_student(database: Database) -> None:
-    school, institution = load(database, SCHOOL)
+    school, institution = load(database, SCHOOL, CAMPUS)
     first, last = span(school)
-    for type in BoardType:
-        list(trends.materialize(database, institution, type, DayRange(first, last), RUN))
+    list(trends.materialize(database, institution, *CAMPUS, DayRange(first, last), RUN))
     now = datetime.combine(last, time(12), institution.zone).astimezone(UTC)
     service = LeaderboardService(database, keep=False, now=lambda: now)
     since = (last.replace(day=1) - ONE_DAY).replace(day=1)
@@ -209,7 +209,7 @@ def test_trends_of_a_board_and_of_a_student(database: Database) -> None:
 
 
 def test_two_boards_and_two_students_side_by_side(database: Database) -> None:
-    school, _ = load(database, SCHOOL)
+    school, _ = load(database, SCHOOL, [BoardType.CAMPUS, BoardType.SUBJECT])
     first, last = span(school)
     service = LeaderboardService(database, keep=False)
     one, other = school.students[:2]

@@ -1,7 +1,7 @@
 """A whole board made again from stored aggregates: everybody's points and rank, in order.
 
 For what neither the top N nor the distribution can tell: who stands next to somebody far down.
-Reads a stored total and at most a month of days, so the past costs nothing.
+Reads stored totals and the few days that they leave, so that the past costs nothing.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 
 from lb_pipelines.core.distribution import pack_all
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import ONE_DAY, DayRange, month_start
+from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.ranking import Int32, Int64, rank
 from lb_pipelines.db.engine import Connection
 from lb_pipelines.db.repositories import aggregates, directory
 from lb_pipelines.db.repositories.reading import NamedBoard, StoredBoard
 from lb_pipelines.service.results import Entry
 
-# Up to this many days the days themselves are read; beyond, the totals at the window's ends.
-_FEW_DAYS = 31
+# What reading a stored total costs: it holds every pair there ever was.
+_DAYS_OF_A_TOTAL = 10
 
 
 @dataclass(frozen=True)
@@ -134,53 +134,63 @@ Part = tuple[int, Int64, Int64, Int64, Int64]
 def _parts(
     connection: Connection, institution: Institution, board: NamedBoard, window: DayRange
 ) -> Iterator[Part]:
-    """What to add and take away so that the sums of the window remain."""
-    if len(window) <= _FEW_DAYS:
-        yield from _days(connection, institution, board, window)
-        return
-    revisions = _Revisions(connection, institution, window.last)
-    cut = month_start(window.last)
-    yield from _before(connection, institution, board, cut, 1, revisions)
-    yield from _days(connection, institution, board, DayRange(cut, window.last))
-    if revisions.first_day is not None and window.first > revisions.first_day:
-        yield from _before(connection, institution, board, window.first, -1, revisions)
+    """What to add and take away so that the sums of the window remain: the way that reads least."""
+    if len(window) > _DAYS_OF_A_TOTAL:
+        past = _Past(connection, institution, window.last)
+        if past.first_day is not None and past.first_day > window.first:
+            window = DayRange(min(past.first_day, window.last), window.last)
+        end, begin = past.nearest(window.last + ONE_DAY), past.nearest(window.first)
+        read = (window.last + ONE_DAY - end).days + (window.first - begin).days
+        if read + 2 * _DAYS_OF_A_TOTAL < len(window):
+            for sign, total, cut in ((1, end, window.last + ONE_DAY), (-1, begin, window.first)):
+                yield from past.before(connection, institution, board, total, cut, sign)
+            return
+    yield from _days(connection, institution, board, window, 1)
 
 
 def _days(
-    connection: Connection,
-    institution: Institution,
-    board: NamedBoard,
-    days: DayRange,
-    sign: int = 1,
+    connection: Connection, institution: Institution, board: NamedBoard, days: DayRange, sign: int
 ) -> Iterator[Part]:
     for _, *columns in aggregates.sums_of_days(connection, institution, board.type, days):
         references, keys, points, events = columns
         yield sign, references, keys, points, events
 
 
-class _Revisions:
-    """Through which revision a total before a cut has to be."""
+class _Past:
+    """The aggregated days through a last one, and the stored totals that sum them as they are."""
 
     def __init__(self, connection: Connection, institution: Institution, last: date) -> None:
-        self._states = aggregates.states(connection, institution, last)
-        self.first_day = self._states[0].day if self._states else None
+        states = aggregates.states(connection, institution, last)
+        self.first_day = states[0].day if states else None
+        self._through: dict[date, int] = {}
+        highest, totals = 0, aggregates.stored_totals(connection, institution)
+        for state in states:
+            highest = max(highest, state.revision)
+            self._through[state.day + ONE_DAY] = highest
+        self._totals = sorted(
+            before for before, through in totals.items() if self._through.get(before) == through
+        )
 
-    def before(self, cut: date) -> int:
-        return max((s.revision for s in self._states if s.day < cut), default=0)
+    def nearest(self, cut: date) -> date:
+        """The latest day not after `cut` before which all is known: a total's, or the first."""
+        first = min(cut, self.first_day or cut)
+        return max((before for before in self._totals if before <= cut), default=first)
 
-
-def _before(
-    connection: Connection,
-    institution: Institution,
-    board: NamedBoard,
-    cut: date,
-    sign: int,
-    revisions: _Revisions,
-) -> Iterator[Part]:
-    """The sums of all days before a cut: the stored total, or the days where there is none."""
-    total = aggregates.total_before(connection, institution, board.type, cut, revisions.before(cut))
-    if total is not None:
-        yield (sign, *total)
-    elif revisions.first_day is not None and revisions.first_day < cut:
-        days = DayRange(revisions.first_day, cut - ONE_DAY)
-        yield from _days(connection, institution, board, days, sign)
+    def before(
+        self,
+        connection: Connection,
+        institution: Institution,
+        board: NamedBoard,
+        total: date,
+        cut: date,
+        sign: int,
+    ) -> Iterator[Part]:
+        """The sums of all days before `cut`: those before `total`, and the days between."""
+        if total in self._totals:
+            stored = aggregates.total_before(
+                connection, institution, board.type, total, self._through[total]
+            )
+            assert stored is not None
+            yield (sign, *stored)
+        if total < cut:
+            yield from _days(connection, institution, board, DayRange(total, cut - ONE_DAY), sign)
