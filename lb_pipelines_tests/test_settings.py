@@ -30,6 +30,7 @@ def test_what_is_set_is_read_and_what_is_empty_is_not() -> None:
             "LB_LEAF_BUDGET": " 12 ",
             "LB_UI_HOST": "0.0.0.0",
             "LB_UI_PORT": "",
+            "LB_CACHE_URL": "redis://h:6379/1",
         }
     )
     assert settings == Settings(
@@ -38,6 +39,7 @@ def test_what_is_set_is_read_and_what_is_empty_is_not() -> None:
         start_day=date(2020, 2, 29),
         leaf_budget=12,
         ui_host="0.0.0.0",
+        cache_url="redis://h:6379/1",
     )
     assert settings.database_url == "postgresql://u@h/d"
 
@@ -52,6 +54,7 @@ def test_what_is_set_is_read_and_what_is_empty_is_not() -> None:
         ("LB_LEAF_BUDGET", "100001"),
         ("LB_UI_PORT", "0"),
         ("LB_UI_PORT", "65536"),
+        ("LB_CACHE_URL", "memcached://h"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_the_variable_s_name(
