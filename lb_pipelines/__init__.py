@@ -7,6 +7,7 @@ The rooms, from the inside out (an inner room never imports an outer one; a test
 - `materialize`: the work of the assets: core over db, one institution at a time.
 - `retention`: what becomes of boards later: archive, restore, holds, purge, export, erasure.
 - `sources`: how point events and dimensions come in.
+- `service`: reading what lasts: boards, histories, trends, the exact rank of anybody.
 - `orchestration`: the Dagster layer: partitions, assets, jobs, schedules, sensors.
 - `settings`: what the environment decides.
 - `cli`, `run` with `supervisor`: what a person types, and what that starts.

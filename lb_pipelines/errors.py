@@ -61,6 +61,24 @@ class InvalidPartition(LeaderboardError):
     """A day or partition key outside what the project holds."""
 
 
+class UnknownBoard(LeaderboardError):
+    """No class, subject or campus with this id."""
+
+    def __init__(self, institution_id: str, type: str, reference_id: str) -> None:
+        super().__init__(
+            f"Institution {institution_id!r} has no {type.lower()} {reference_id!r}",
+            "Check the id (it is case-sensitive) and the type of the board",
+        )
+
+
+class NotMaterialized(LeaderboardError):
+    """A day whose boards have not been made."""
+
+
+class StaleBoard(LeaderboardError):
+    """A board that no longer says what the events say, so that nothing exact follows from it."""
+
+
 class InvalidSelection(LeaderboardError):
     """A choice of snapshots, days or dates that cannot be meant."""
 
@@ -168,6 +186,19 @@ class ImportRefused(LeaderboardError):
 
 class DatabaseUnavailable(LeaderboardError):
     """The server cannot be reached, is not of a supported version, or lacks the schema."""
+
+
+class MissingRole(DatabaseUnavailable):
+    """The roles that keep institutions apart are not there, or not granted to whoever works."""
+
+    def __init__(self, user: str) -> None:
+        super().__init__(
+            f"{user!r} is not a member of the roles lb_reader and lb_worker, and may not make them",
+            "Let a superuser run: CREATE ROLE lb_reader NOLOGIN; CREATE ROLE lb_worker NOLOGIN; "
+            f'GRANT lb_reader, lb_worker TO "{user}"; (without CREATE where they exist), '
+            "then run `lb migrate` again",
+        )
+        self.user = user
 
 
 class InvalidEnvironment(LeaderboardError):

@@ -7,6 +7,7 @@
 | LB_EXPORT_DIR | where purges write exports, as safe as the database | `exports` under LB_HOME |
 | LB_START_DAY | first day that is a partition | 2013-01-01 |
 | LB_LEAF_BUDGET | leaves up to which institutions get a subtree of their own | 3000 |
+| LB_CACHE_URL | a Redis of the project's own that keeps what was read | each process's memory |
 | LB_UI_HOST, LB_UI_PORT | where the UI listens; the next free port from there | 127.0.0.1, 3000 |
 
 Settings of one institution are not here but in its `metadata` (`core.institution`).
@@ -43,6 +44,7 @@ class Settings:
     ui_host: str = "127.0.0.1"
     ui_port: int = 3000
     given_export_dir: Path | None = None
+    cache_url: str | None = None
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -63,6 +65,7 @@ class Settings:
             ui_host=values.get("LB_UI_HOST") or "127.0.0.1",
             ui_port=_whole("LB_UI_PORT", values, 3000, 1, 65_535),
             given_export_dir=_path(values.get("LB_EXPORT_DIR")),
+            cache_url=_redis("LB_CACHE_URL", values),
         )
 
     @property
@@ -122,6 +125,13 @@ def _day(name: str, values: Mapping[str, str], default: date) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise InvalidEnvironment(name, text, "a day like 2013-01-01") from None
+
+
+def _redis(name: str, values: Mapping[str, str]) -> str | None:
+    url = values.get(name) or None
+    if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
+        raise InvalidEnvironment(name, url, "a Redis like redis://host:6379/0")
+    return url
 
 
 def _whole(name: str, values: Mapping[str, str], default: int, low: int, high: int) -> int:

@@ -32,6 +32,7 @@ def test_what_is_set_is_read_and_what_is_empty_is_not() -> None:
             "LB_UI_HOST": "0.0.0.0",
             "LB_UI_PORT": "",
             "LB_EXPORT_DIR": "~/exports",
+            "LB_CACHE_URL": "redis://h:6379/1",
         }
     )
     assert settings == Settings(
@@ -41,6 +42,7 @@ def test_what_is_set_is_read_and_what_is_empty_is_not() -> None:
         leaf_budget=12,
         ui_host="0.0.0.0",
         given_export_dir=Path.home() / "exports",
+        cache_url="redis://h:6379/1",
     )
     assert settings.export_dir == Path.home() / "exports"
     assert settings.database_url == "postgresql://u@h/d"
@@ -56,6 +58,7 @@ def test_what_is_set_is_read_and_what_is_empty_is_not() -> None:
         ("LB_LEAF_BUDGET", "100001"),
         ("LB_UI_PORT", "0"),
         ("LB_UI_PORT", "65536"),
+        ("LB_CACHE_URL", "memcached://h"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_the_variable_s_name(

@@ -45,6 +45,16 @@ class Distribution:
         level = int(np.searchsorted(-self.points, -points, side="left"))
         return level + 1 if method is RankMethod.DENSE else int(self._above[level]) + 1
 
+    def count_at(self, points: int) -> int:
+        """How many have exactly these points."""
+        level = int(np.searchsorted(-self.points, -points, side="left"))
+        there = level < len(self.points) and int(self.points[level]) == points
+        return int(self.counts[level]) if there else 0
+
+    def holds(self, points: int) -> bool:
+        """Whether somebody ranked has exactly these points."""
+        return self.count_at(points) > 0
+
     def points_at(self, rank: int, method: RankMethod = RankMethod.COMPETITION) -> int:
         """The points of whoever holds `rank`; raises ValueError where nobody can."""
         if method is RankMethod.DENSE:

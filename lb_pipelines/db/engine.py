@@ -6,17 +6,22 @@ nowhere else. SQL lives in `db/sql`, statements are run by the repositories.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import psycopg
+import psycopg.errors
 import sqlalchemy
+from psycopg.pq import TransactionStatus
+from psycopg.sql import SQL, Literal
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
-from lb_pipelines.errors import DatabaseUnavailable
+from lb_pipelines.core.words import validate_institution_id
+from lb_pipelines.errors import DatabaseUnavailable, MissingRole
 
+T = TypeVar("T")
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 OLDEST_SERVER, NEWEST_SERVER = 15, 18
@@ -26,6 +31,13 @@ LEAF_BUDGET = 3_000
 # A generic plan of a prepared statement cannot prune and locks every leaf; JIT compiles plans
 # that run for milliseconds; days are computed with explicit zones only.
 _SESSION = "-c plan_cache_mode=force_custom_plan -c jit=off -c timezone=UTC"
+_SETTINGS = "SET plan_cache_mode = force_custom_plan; SET jit = off; SET timezone = 'UTC'"
+# Who reads, and what of: one message, so that it costs one round trip. REPEATABLE READ: all
+# statements see one state. LOCAL: none of it outlives the transaction.
+_READ = SQL(
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL ROLE lb_reader;"
+    " SET LOCAL app.institution_id = {}; SET LOCAL plan_cache_mode = {}"
+)
 
 
 def normalize_url(url: str | URL) -> URL:
@@ -54,11 +66,36 @@ class Database:
         self.url = normalize_url(url)
         query = dict(self.url.query)
         options = f"{query.pop('options', '')} {_SESSION}".strip()
-        self.engine = sqlalchemy.create_engine(
-            self.url.set(query=query),
-            connect_args={"options": options, "application_name": "lb_pipelines"},
-            pool_pre_ping=True,
+        url = self.url.set(query=query)
+        connect_args = {"options": options, "application_name": "lb_pipelines"}
+        self.engine = sqlalchemy.create_engine(url, connect_args=connect_args, pool_pre_ping=True)
+        # Readers have a pool of their own, whose connections are always in autocommit and are not
+        # asked whether they live: the first statement tells, and can be said again.
+        self._readers = sqlalchemy.create_engine(
+            url,
+            connect_args=connect_args,
+            isolation_level="AUTOCOMMIT",
+            pool_reset_on_return=None,
         )
+        _let_plans_last(self._readers)
+
+    @classmethod
+    def over(cls, engine: sqlalchemy.Engine, *, leaf_budget: int = LEAF_BUDGET) -> Database:
+        """The database of somebody's engine, by connections made the way that it makes them.
+
+        They lie in pools of their own, as large as the engine's, because they need settings that
+        its other users may not expect. Raises `DatabaseUnavailable` for any driver but psycopg 3.
+        """
+        if (engine.dialect.name, engine.dialect.driver) != ("postgresql", "psycopg"):
+            raise DatabaseUnavailable(
+                f"The engine speaks {engine.dialect.name} through {engine.dialect.driver}",
+                "Make it with sqlalchemy.create_engine('postgresql+psycopg://...')",
+            )
+        database = cls(engine.url, leaf_budget=leaf_budget)
+        database.engine = _engine_like(engine, pool_pre_ping=True)
+        database._readers = _engine_like(engine, isolation_level="AUTOCOMMIT")
+        _let_plans_last(database._readers)
+        return database
 
     @contextmanager
     def transaction(self, *, snapshot: bool = False) -> Iterator[Connection]:
@@ -87,6 +124,45 @@ class Database:
             finally:
                 connection.autocommit = False
 
+    @contextmanager
+    def reading(self, institution_id: str, *, generic_plans: bool = False) -> Iterator[Connection]:
+        """Read one institution and nothing else: as `lb_reader`, in one state of the database.
+
+        Row level security hides all other institutions, whatever a statement asks for (roots and
+        dimensions; leaves and ledgers are refused). One round trip begins it and one ends it, and
+        the connection keeps nothing of it. It guards against mistakes in statements, not against
+        SQL that strangers write: whoever can say RESET ROLE is out of it.
+        `generic_plans`: prepared statements are planned once a connection, until one of them says
+        otherwise; whoever asks for it has read the charter of sql/reading.sql.
+        Raises `MissingRole` where this user may not become lb_reader.
+        """
+        mode = "force_generic_plan" if generic_plans else "force_custom_plan"
+        statement = _READ.format(Literal(validate_institution_id(institution_id)), Literal(mode))
+
+        def begin(connection: Connection) -> None:
+            try:
+                connection.execute(statement, prepare=False)
+            except (
+                psycopg.errors.InsufficientPrivilege,
+                psycopg.errors.InvalidParameterValue,
+            ) as error:
+                raise MissingRole(connection.info.user) from error
+
+        with self._reader(begin) as (connection, _):
+            yield connection
+            if connection.info.transaction_status is TransactionStatus.IDLE:
+                # What the block read after that, it read as the owner.
+                raise RuntimeError("a block of Database.reading ended its own transaction")
+
+    def at_once(self, work: Callable[[Connection], T]) -> T:
+        """What `work` reads by one statement outside any transaction, in one round trip.
+
+        Not from partitioned tables: what it prepares keeps one plan. Where the server was started
+        anew meanwhile, `work` runs a second time.
+        """
+        with self._reader(work) as (_, result):
+            return result
+
     def check_server(self) -> int:
         """The server's major version; raises `DatabaseUnavailable` if it is not supported."""
         with self.transaction() as connection:
@@ -101,19 +177,89 @@ class Database:
     def close(self) -> None:
         """Close all pooled connections."""
         self.engine.dispose()
+        self._readers.dispose()
+
+    @contextmanager
+    def _reader(self, first: Callable[[Connection], T]) -> Iterator[tuple[Connection, T]]:
+        """A connection of the readers' pool, and what its first statement gave."""
+        for last in (False, True):
+            pooled, connection = self._check_out(self._readers)
+            try:
+                result = first(connection)
+            except BaseException:
+                lost = connection.closed
+                _give_back(pooled, connection)
+                if last or not lost:
+                    raise
+                # What else lies in the pool was lost with it.
+                self._readers.dispose()
+            else:
+                break
+        try:
+            yield connection, result
+        finally:
+            _give_back(pooled, connection)
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
+        pooled, connection = self._check_out(self.engine)
         try:
-            pooled = self.engine.raw_connection()
+            yield connection
+        finally:
+            pooled.close()
+
+    def _check_out(
+        self, engine: sqlalchemy.Engine
+    ) -> tuple[sqlalchemy.pool.PoolProxiedConnection, Connection]:
+        try:
+            pooled = engine.raw_connection()
         except (DBAPIError, psycopg.OperationalError) as error:
             raise DatabaseUnavailable(
                 f"No connection to {self.url.render_as_string(hide_password=True)}: {error}",
                 "Start the server, or correct LB_DATABASE_URL",
             ) from error
-        try:
-            connection = pooled.driver_connection
-            assert isinstance(connection, psycopg.Connection)
-            yield connection
-        finally:
-            pooled.close()
+        connection = pooled.driver_connection
+        assert isinstance(connection, psycopg.Connection)
+        return pooled, connection
+
+
+def _engine_like(engine: sqlalchemy.Engine, **options: Any) -> sqlalchemy.Engine:
+    """Another engine whose connections are made as this one's, and have the session's settings."""
+    pool = engine.pool.recreate()
+    pool._pre_ping = options.pop("pool_pre_ping", False)
+    made = sqlalchemy.create_engine(engine.url, pool=pool, **options)
+
+    def prepare(connection: Connection, _: object) -> None:
+        connection.execute(_SETTINGS)
+        if not connection.autocommit:
+            connection.commit()
+
+    sqlalchemy.event.listen(made, "connect", prepare)
+    return made
+
+
+def _let_plans_last(readers: sqlalchemy.Engine) -> None:
+    """Let prepared statements of `at_once` keep their plans; `reading` sets its own way."""
+
+    def prepare(connection: Connection, _: object) -> None:
+        connection.execute("SET plan_cache_mode = auto")
+        if not connection.autocommit:
+            connection.commit()
+
+    sqlalchemy.event.listen(readers, "connect", prepare)
+
+
+def _give_back(pooled: sqlalchemy.pool.PoolProxiedConnection, connection: Connection) -> None:
+    """Return a reader's connection as it came; one that cannot be made so is closed.
+
+    Never committed: there is nothing to keep, and a rollback takes back any SET too.
+    """
+    if connection.info.transaction_status is not TransactionStatus.IDLE:
+        # By libpq itself: Connection.rollback() would forget all prepared statements, and planning
+        # is half of what reading costs.
+        with suppress(psycopg.Error):
+            connection.pgconn.exec_(b"ROLLBACK")
+    if connection.info.transaction_status is TransactionStatus.IDLE:
+        pooled.close()
+    else:
+        pooled.invalidate()

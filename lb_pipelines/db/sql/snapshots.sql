@@ -43,8 +43,9 @@ WHERE s.institution_id = :institution_id AND s.type = :type AND s.snapshot_date 
         AND g.snapshot_date = s.snapshot_date);
 
 -- name: any_of_day(institution_id, type, day, academic_years)^
--- Whether the day has rows in the table, and whether in the archive, be it only there.
-SELECT EXISTS (
+-- Whether the day has rows in the table, and whether in the archive, be it only there. Also where
+-- policies hold this user: under them PostgreSQL refuses COPY straight into the table.
+SELECT row_security_active('lb.leaderboard_snapshots') OR EXISTS (
            SELECT FROM lb.leaderboard_snapshots
            WHERE institution_id = :institution_id AND type = :type AND snapshot_date = :day),
        EXISTS (

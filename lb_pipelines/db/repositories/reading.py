@@ -1,0 +1,342 @@
+"""What the service reads of one institution: boards from the live table or the archive, trends,
+one student's points. Run in `Database.reading`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import DayRange, Term, academic_years_around, instants_around
+from lb_pipelines.core.words import BoardType, Granularity
+from lb_pipelines.db import queries
+from lb_pipelines.db.engine import Connection
+
+TRUSTED_AGE = timedelta(hours=6)
+"""An event becomes visible when its transaction commits. One updated so long before its day was
+aggregated is taken to have been seen; of younger ones the aggregate itself is asked."""
+EARLIEST = date(1970, 1, 2)
+
+_Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class NamedBoard:
+    """A class, subject or campus; `term` is a class's own."""
+
+    key: int
+    name: str
+    type: BoardType
+    id: str
+    term: Term | None = None
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What every question begins with. `board` None: there is none of this id; `students`: the
+    keys of those asked for, None where there is none.
+    """
+
+    institution: Institution
+    board: NamedBoard | None
+    students: Sequence[int | None]
+
+
+@dataclass(frozen=True)
+class StoredBoard:
+    """A snapshot as it is stored, whole or only what standings need of it.
+
+    `entries` and `metadata` are None unless it was asked for whole; `own` are the entries of the
+    students asked for, `last_entry` is the last of the `shown`. The row was made from a state of
+    the events not older than `made_from`, and equals what `vouched_from` gave, where not None.
+    """
+
+    day: date
+    period_start: date
+    status: str | None
+    academic_year: str | None
+    entries: Sequence[_Json] | None
+    metadata: _Json | None
+    ranked: int
+    distribution: bytes
+    shown: int
+    last_entry: _Json
+    own: Sequence[_Json]
+    made_from: int | None
+    ledger_revision: int | None
+    live: bool
+
+    @property
+    def window(self) -> DayRange:
+        """The days whose points count."""
+        return DayRange(self.period_start, self.day)
+
+    @property
+    def through_revision(self) -> int:
+        """The state of the aggregates that the row surely says; -1 where that is not known.
+
+        The ledger vouches for a live row, which a later pass may have found equal. One that is or
+        was archived only says what it was made from, and one out of another database (its state is
+        ahead of the ledger) nothing.
+        """
+        made_from, ledger = self.made_from, self.ledger_revision
+        if made_from is None or ledger is None or made_from > ledger:
+            return -1
+        return ledger if self.live else made_from
+
+
+@dataclass(frozen=True)
+class PointsBetween:
+    """A student's sums by (place between edges, class key, subject key, campus key), of the days
+    on which the events are sure to be what was aggregated; the days on which they are not; and the
+    highest revision of the aggregates by place between edges.
+    """
+
+    sums: Sequence[tuple[int, Mapping[BoardType, int | None], int, int]]
+    doubted: Sequence[date]
+    revisions: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A student's aggregated points of one local day in one class, subject and campus."""
+
+    day: date
+    keys: Mapping[BoardType, int | None]
+    points: int
+    events: int
+
+
+def opening(
+    connection: Connection,
+    institution_id: str,
+    type: BoardType | None = None,
+    reference_id: str | None = None,
+    student_ids: Sequence[str] = (),
+) -> Opening | None:
+    """The institution with a board and students of it; None where there is no such institution."""
+    row = queries.reading.opening(
+        connection,
+        institution_id=institution_id,
+        type=type or "",
+        reference_id=reference_id or "",
+        student_ids=list(student_ids),
+    )
+    if row is None:
+        return None
+    board = None
+    if row[7] is not None:
+        assert type is not None
+        assert reference_id is not None
+        term = Term(*row[9:12]) if row[9] is not None else None
+        board = NamedBoard(row[7], row[8], type, reference_id, term)
+    return Opening(Institution(*row[:7]), board, row[12])
+
+
+def names(
+    connection: Connection, institution: Institution, student_ids: Collection[str]
+) -> dict[str, str]:
+    """Names by id, of those who have one."""
+    return dict(
+        queries.reading.names(
+            connection, institution_key=institution.key, student_ids=list(student_ids)
+        )
+    )
+
+
+def last_materialized(connection: Connection, institution: Institution, asset: str) -> date | None:
+    """The last day for which an asset has been materialized."""
+    found: date | None = queries.reading.last_materialized(
+        connection, institution_key=institution.key, asset=asset
+    )
+    return found
+
+
+def any_materialized(
+    connection: Connection, institution: Institution, assets: Sequence[str], day: date
+) -> bool:
+    """Whether any of these assets has been materialized for a day."""
+    return bool(
+        queries.reading.any_materialized(
+            connection, institution_key=institution.key, assets=list(assets), day=day
+        )
+    )
+
+
+def closing_snapshots(
+    connection: Connection,
+    institution: Institution,
+    board: NamedBoard,
+    granularity: Granularity,
+    periods: Sequence[DayRange],
+    at_most: int,
+    *,
+    student_ids: Sequence[str] | None = None,
+) -> list[StoredBoard]:
+    """The last snapshot of each period, in the order of the periods; none for an empty period.
+
+    Whole, unless `student_ids` says whose entries alone are wanted.
+    """
+    if not periods:
+        return []
+    what = {
+        **_board(institution, board, granularity),
+        "institution_key": institution.key,
+        "asset": f"{board.type.lower()}_snapshots",
+        "whole": student_ids is None,
+        "student_ids": list(student_ids or ()),
+    }
+    prefix = f"{institution.id}:{board.type}:{board.id}:{granularity}:"
+    if len(periods) == 1 and len(periods[0]) == 1:
+        day = periods[0].last
+        rows = queries.reading.snapshot_of_day(
+            connection, **what, day=day, id=f"{prefix}{day}", years=academic_years_around(day)
+        )
+    else:
+        bounds = _bounds(periods)
+        rows = queries.reading.closing_snapshots(
+            connection,
+            **what,
+            **bounds,
+            first_ids=[f"{prefix}{p.first}" for p in periods],
+            last_ids=[f"{prefix}{p.last}" for p in periods],
+            years=_years(bounds["first"], bounds["last"]),
+            at_most=at_most,
+        )
+    return [StoredBoard(*row[:-1]) for row in rows]
+
+
+def closing_trends(
+    connection: Connection,
+    institution: Institution,
+    board: NamedBoard,
+    granularity: Granularity,
+    periods: Sequence[DayRange],
+) -> list[tuple[Any, ...]]:
+    """The last trend of each period, in the order of the periods."""
+    if not periods:
+        return []
+    return list(
+        queries.reading.closing_trends(
+            connection, **_board(institution, board, granularity), **_bounds(periods)
+        )
+    )
+
+
+def places_of_boards(
+    connection: Connection,
+    institution: Institution,
+    boards: Iterable[NamedBoard],
+    day: date,
+    student_id: str,
+) -> list[tuple[BoardType, str, Granularity, StoredBoard]]:
+    """All granularities of these boards on a day, with the entry of one student."""
+    keys = [(board.type, board.id) for board in boards]
+    rows = queries.reading.places_of_boards(
+        connection,
+        institution_id=institution.id,
+        institution_key=institution.key,
+        types=[str(type) for type, _ in keys],
+        references=[id for _, id in keys],
+        day=day,
+        years=academic_years_around(day),
+        ids=[f"{institution.id}:{type}:{id}:{g}:{day}" for type, id in keys for g in Granularity],
+        student_id=student_id,
+    )
+    return [
+        (BoardType(type), reference, Granularity(granularity), StoredBoard(*rest))
+        for type, reference, granularity, *rest, _ in rows
+    ]
+
+
+def points_between(
+    connection: Connection,
+    institution: Institution,
+    student: int,
+    days: DayRange,
+    edges: Sequence[date],
+) -> PointsBetween:
+    """A student's ACTIVE points of the days of a range, summed between edges (ascending days)."""
+    low, high = instants_around(days, institution.zone)
+    rows = queries.reading.points_of_student(
+        connection,
+        institution_key=institution.key,
+        student_key=student,
+        zone=institution.time_zone,
+        first=days.first,
+        last=days.last,
+        low=low,
+        high=high,
+        edges=list(edges),
+        trusted_age=TRUSTED_AGE,
+    )
+    sums, doubted, revisions = [], [], {}
+    for day, place, class_, subject, campus, points, events, revision in rows:
+        if day is not None:
+            doubted.append(day)
+        elif revision is not None:
+            revisions[place] = revision
+        else:
+            sums.append((place, _keys(class_, subject, campus), points, events))
+    return PointsBetween(sums, doubted, revisions)
+
+
+def cells_of_student(
+    connection: Connection, institution: Institution, student: int, days: Sequence[date]
+) -> list[Cell]:
+    """A student's points of these days as they were aggregated."""
+    rows = queries.reading.cells_of_student(
+        connection, institution_key=institution.key, student_key=student, days=list(days)
+    )
+    return [
+        Cell(day, _keys(class_, subject, campus), points, events)
+        for day, class_, subject, campus, points, events in rows
+    ]
+
+
+def boards_of_student(
+    connection: Connection, institution: Institution, student: int, last: date
+) -> list[NamedBoard]:
+    """Every class, subject and campus for which the student has had an event through a day."""
+    _, high = instants_around(DayRange(last, last), institution.zone)
+    rows = queries.reading.boards_of_student(
+        connection,
+        institution_key=institution.key,
+        student_key=student,
+        zone=institution.time_zone,
+        last=last,
+        high=high,
+    )
+    return [NamedBoard(key, name, BoardType(type), id) for type, key, id, name in rows]
+
+
+def _keys(
+    class_: int | None, subject: int | None, campus: int | None
+) -> dict[BoardType, int | None]:
+    return {BoardType.CLASS: class_, BoardType.SUBJECT: subject, BoardType.CAMPUS: campus}
+
+
+def _board(institution: Institution, board: NamedBoard, granularity: Granularity) -> dict[str, Any]:
+    return {
+        "institution_id": institution.id,
+        "type": board.type.value,
+        "reference_id": board.id,
+        "granularity": granularity.value,
+    }
+
+
+def _bounds(periods: Sequence[DayRange]) -> dict[str, Any]:
+    return {
+        "first": min(p.first for p in periods),
+        "last": max(p.last for p in periods),
+        "firsts": [p.first for p in periods],
+        "lasts": [p.last for p in periods],
+    }
+
+
+def _years(first: date, last: date) -> list[str]:
+    """Every academic year that a day of the range can lie in."""
+    return [f"{year}-{year + 1}" for year in range(first.year - 1, last.year + 1)]

@@ -1,0 +1,235 @@
+-- What the service reads, as lb_reader and under row level security. Every statement names the
+-- institution all the same. Few and wide: an answer is worth two or three round trips, not ten.
+--
+-- Half of an answer's time is planning. Plans over dimensions, events and aggregates are made once
+-- a connection (generic); over boards, with thousands of leaves, each time (custom): see
+-- `Database.reading`. What runs next is said by the statement before it, which costs no round trip.
+
+-- name: opening(institution_id, type, reference_id, student_ids)^
+-- An institution, one of its boards with a class's own term, and keys of students by id.
+SELECT i.institution_key, i.id, i.name, i.status, i.time_zone, i.academic_year_start_month,
+       i.metadata, b.board_key, b.name, t.id, t.starts_on, t.ends_on,
+       ARRAY(SELECT s.student_key
+             FROM unnest(CAST(:student_ids AS text[])) WITH ORDINALITY AS wanted (id, place)
+             LEFT JOIN lb.students s
+               ON s.institution_key = i.institution_key AND s.id = wanted.id
+             ORDER BY wanted.place),
+       set_config('plan_cache_mode', 'force_custom_plan', true)
+FROM lb.institutions i
+LEFT JOIN LATERAL (
+    SELECT class_key AS board_key, name, term_key FROM lb.classes c
+    WHERE :type = 'CLASS' AND c.institution_key = i.institution_key AND c.id = :reference_id
+    UNION ALL
+    SELECT subject_key, name, NULL FROM lb.subjects j
+    WHERE :type = 'SUBJECT' AND j.institution_key = i.institution_key AND j.id = :reference_id
+    UNION ALL
+    SELECT campus_key, name, NULL FROM lb.campuses p
+    WHERE :type = 'CAMPUS' AND p.institution_key = i.institution_key AND p.id = :reference_id
+) AS b ON true
+LEFT JOIN lb.terms t ON t.institution_key = i.institution_key AND t.term_key = b.term_key
+WHERE i.id = :institution_id;
+
+-- name: names(institution_key, student_ids)
+SELECT id, name FROM lb.students
+WHERE institution_key = :institution_key AND id = ANY (:student_ids) AND name IS NOT NULL;
+
+-- name: last_materialized(institution_key, asset)$
+SELECT max(day) FROM lb.materialized_days
+WHERE institution_key = :institution_key AND asset = :asset;
+
+-- name: any_materialized(institution_key, assets, day)$
+SELECT EXISTS (
+    SELECT FROM lb.materialized_days
+    WHERE institution_key = :institution_key AND asset = ANY (:assets) AND day = :day);
+
+-- name: closing_snapshots(institution_id, institution_key, asset, type, reference_id, granularity, years, first, last, firsts, lasts, first_ids, last_ids, at_most, whole, student_ids)
+-- The last snapshot of each period, from the live table or, where the original is gone, from the
+-- archive. The outer bounds let the planner prune, the inner ones each period. Entries and
+-- metadata only if `whole`; the entries of some students, the last entry and what vouches for the
+-- row always. Ids come as texts: a cast of a date here would keep them out of the index under row
+-- level security.
+SELECT s.snapshot_date, s.period_start, s.status, s.academic_year,
+       CASE WHEN :whole THEN s.entries END, CASE WHEN :whole THEN s.metadata END,
+       (s.metadata ->> 'ranked')::integer, s.distribution,
+       jsonb_array_length(s.entries), s.entries -> -1,
+       CASE WHEN NOT :whole THEN jsonb_path_query_array(
+           s.entries, '$[*] ? (@.studentId == $ids[*])',
+           jsonb_build_object('ids', CAST(:student_ids AS text[]))) END,
+       (s.metadata #>> '{provenance,throughRevision}')::bigint,
+       m.through_revision, s.status = 'ACTIVE' AND NOT s.restored,
+       set_config('plan_cache_mode', 'force_generic_plan', true)
+FROM unnest(CAST(:firsts AS date[]), CAST(:lasts AS date[]), CAST(:first_ids AS text[]),
+            CAST(:last_ids AS text[]))
+    WITH ORDINALITY AS p (first, last, first_id, last_id, place)
+CROSS JOIN LATERAL (
+    SELECT * FROM (
+        (SELECT snapshot_date, period_start, metadata, distribution, status, NULL::text AS academic_year,
+                active_until IS NOT NULL AS restored, entries
+         FROM lb.leaderboard_snapshots
+         WHERE institution_id = :institution_id AND type = :type AND reference_id = :reference_id
+           AND time_granularity = :granularity
+           AND snapshot_date BETWEEN :first AND :last
+           AND snapshot_date BETWEEN p.first AND p.last
+         ORDER BY snapshot_date DESC LIMIT 1)
+        UNION ALL
+        (SELECT snapshot_date, period_start, metadata, distribution, 'ARCHIVED', academic_year, false,
+                entries
+         FROM lb.archived_leaderboard_snapshots
+         WHERE institution_id = :institution_id AND academic_year = ANY (:years)
+           AND original_id BETWEEN p.first_id AND p.last_id
+         ORDER BY original_id DESC LIMIT 1)
+    ) AS both_tables
+    ORDER BY snapshot_date DESC, academic_year NULLS FIRST
+    LIMIT 1
+) AS s
+LEFT JOIN lb.materialized_days m
+  ON m.institution_key = :institution_key AND m.asset = :asset AND m.day = s.snapshot_date
+ORDER BY p.place
+LIMIT :at_most;
+
+-- name: snapshot_of_day(institution_id, institution_key, asset, type, reference_id, granularity, day, id, years, whole, student_ids)
+-- The same of one day: a third of the time to plan.
+SELECT s.snapshot_date, s.period_start, s.status, s.academic_year,
+       CASE WHEN :whole THEN s.entries END, CASE WHEN :whole THEN s.metadata END,
+       (s.metadata ->> 'ranked')::integer, s.distribution,
+       jsonb_array_length(s.entries), s.entries -> -1,
+       CASE WHEN NOT :whole THEN jsonb_path_query_array(
+           s.entries, '$[*] ? (@.studentId == $ids[*])',
+           jsonb_build_object('ids', CAST(:student_ids AS text[]))) END,
+       (s.metadata #>> '{provenance,throughRevision}')::bigint,
+       m.through_revision, s.status = 'ACTIVE' AND NOT s.restored,
+       set_config('plan_cache_mode', 'force_generic_plan', true)
+FROM (
+    SELECT snapshot_date, period_start, metadata, distribution, status, NULL::text AS academic_year,
+           active_until IS NOT NULL AS restored, entries
+    FROM lb.leaderboard_snapshots
+    WHERE institution_id = :institution_id AND type = :type AND reference_id = :reference_id
+      AND time_granularity = :granularity AND snapshot_date = :day
+    UNION ALL
+    SELECT snapshot_date, period_start, metadata, distribution, 'ARCHIVED', academic_year, false,
+           entries
+    FROM lb.archived_leaderboard_snapshots
+    WHERE institution_id = :institution_id AND academic_year = ANY (:years) AND original_id = :id
+) AS s
+LEFT JOIN lb.materialized_days m
+  ON m.institution_key = :institution_key AND m.asset = :asset AND m.day = s.snapshot_date
+ORDER BY s.academic_year NULLS FIRST
+LIMIT 1;
+
+-- name: places_of_boards(institution_id, institution_key, types, references, day, years, ids, student_id)
+-- All granularities of some boards on one day, as in closing_snapshots.
+SELECT DISTINCT ON (s.type, s.reference_id, s.time_granularity)
+       s.type, s.reference_id, s.time_granularity,
+       :day::date, s.period_start, NULL, NULL, NULL, NULL,
+       (s.metadata ->> 'ranked')::integer, s.distribution,
+       jsonb_array_length(s.entries), s.entries -> -1,
+       jsonb_path_query_array(s.entries, '$[*] ? (@.studentId == $id)',
+                              jsonb_build_object('id', CAST(:student_id AS text))),
+       (s.metadata #>> '{provenance,throughRevision}')::bigint,
+       m.through_revision, s.vouched,
+       set_config('plan_cache_mode', 'force_generic_plan', true)
+FROM (
+    SELECT type, reference_id, time_granularity, period_start, metadata, distribution, entries,
+           status = 'ACTIVE' AND active_until IS NULL AS vouched, 0 AS place
+    FROM lb.leaderboard_snapshots
+    WHERE institution_id = :institution_id AND snapshot_date = :day AND type = ANY (:types)
+      AND (type, reference_id) IN (
+          SELECT * FROM unnest(CAST(:types AS text[]), CAST(:references AS text[])))
+    UNION ALL
+    SELECT type, reference_id, time_granularity, period_start, metadata, distribution, entries,
+           false, 1
+    FROM lb.archived_leaderboard_snapshots
+    WHERE institution_id = :institution_id AND academic_year = ANY (:years)
+      AND original_id = ANY (:ids)
+) AS s
+LEFT JOIN lb.materialized_days m
+  ON m.institution_key = :institution_key AND m.asset = lower(s.type) || '_snapshots'
+ AND m.day = :day
+ORDER BY s.type, s.reference_id, s.time_granularity, s.place;
+
+-- name: closing_trends(institution_id, type, reference_id, granularity, first, last, firsts, lasts)
+SELECT t.snapshot_date, t.baseline_date, t.ranked, t.ranked_change, t.mean, t.mean_change,
+       t.median, t.median_change, t.retained_share, t.rank_correlation, t.leader_id,
+       t.leader_since, t.movement
+FROM unnest(CAST(:firsts AS date[]), CAST(:lasts AS date[])) WITH ORDINALITY AS p (first, last, place)
+CROSS JOIN LATERAL (
+    SELECT * FROM lb.leaderboard_trends
+    WHERE institution_id = :institution_id AND type = :type AND reference_id = :reference_id
+      AND time_granularity = :granularity
+      AND snapshot_date BETWEEN :first AND :last
+      AND snapshot_date BETWEEN p.first AND p.last
+    ORDER BY snapshot_date DESC
+    LIMIT 1
+) AS t
+ORDER BY p.place;
+
+-- name: points_of_student(institution_key, student_key, zone, first, last, low, high, edges, trusted_age)
+-- Between edges: a student's sums, and the highest revision of the aggregates. Apart from these the
+-- days on which the events may say something else than the aggregates: not aggregated, marked by
+-- an import, or with an event updated so shortly before the aggregate was made that it may not have
+-- been seen. low and high only let partitions be pruned.
+WITH days AS MATERIALIZED (
+    SELECT local.day, class_key, subject_key, campus_key,
+           sum(amount) FILTER (WHERE status = 'ACTIVE') AS points,
+           count(*) FILTER (WHERE status = 'ACTIVE') AS events, max(updated_at) AS updated_at
+    FROM lb.student_points
+    CROSS JOIN LATERAL (SELECT (occurred_at AT TIME ZONE :zone)::date AS day) AS local
+    WHERE institution_key = :institution_key AND student_key = :student_key
+      AND occurred_at >= :low AND occurred_at < :high
+      AND local.day BETWEEN :first::date AND :last::date
+    GROUP BY 1, 2, 3, 4
+), aggregated AS MATERIALIZED (
+    SELECT day, revision, materialized_at, source_checksum FROM lb.point_aggregates
+    WHERE institution_key = :institution_key AND day BETWEEN :first AND :last
+), doubted AS MATERIALIZED (
+    SELECT d.day FROM days d LEFT JOIN aggregated a USING (day)
+    WHERE a.day IS NULL OR d.updated_at > a.materialized_at - :trusted_age::interval
+    UNION
+    SELECT day FROM aggregated WHERE source_checksum = -1
+)
+SELECT NULL::date, width_bucket(day, CAST(:edges AS date[])), class_key, subject_key, campus_key,
+       sum(points)::bigint, sum(events)::bigint, NULL::bigint
+FROM days
+WHERE day NOT IN (SELECT day FROM doubted) AND events > 0
+GROUP BY 2, 3, 4, 5
+UNION ALL
+SELECT NULL, width_bucket(day, CAST(:edges AS date[])), NULL, NULL, NULL, NULL, NULL, max(revision)
+FROM aggregated
+GROUP BY 2
+UNION ALL
+SELECT day, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM doubted;
+
+-- name: cells_of_student(institution_key, student_key, days)
+-- The same of single days as they were aggregated. The arrays are sorted by student: a binary
+-- search finds the place.
+SELECT a.day, NULLIF(u.class_key, 0), NULLIF(u.subject_key, 0), NULLIF(u.campus_key, 0), u.points,
+       u.events
+FROM lb.point_aggregates a
+CROSS JOIN LATERAL (
+    SELECT width_bucket(:student_key - 1, a.students) AS before,
+           width_bucket(:student_key, a.students) AS through
+    OFFSET 0
+) AS place
+CROSS JOIN LATERAL unnest(
+    a.classes[place.before + 1: (place.through)], a.subjects[place.before + 1: (place.through)],
+    a.campuses[place.before + 1: (place.through)], a.points[place.before + 1: (place.through)],
+    a.events[place.before + 1: (place.through)]
+) AS u (class_key, subject_key, campus_key, points, events)
+WHERE a.institution_key = :institution_key AND a.day = ANY (:days) AND place.through > place.before;
+
+-- name: boards_of_student(institution_key, student_key, zone, last, high)
+-- Every class, subject and campus for which the student has had an event by then.
+WITH keys AS MATERIALIZED (
+    SELECT DISTINCT class_key, subject_key, campus_key
+    FROM lb.student_points
+    WHERE institution_key = :institution_key AND student_key = :student_key
+      AND occurred_at < :high AND (occurred_at AT TIME ZONE :zone)::date <= :last::date
+)
+SELECT 'CLASS', c.class_key, c.id, c.name FROM lb.classes c
+WHERE c.institution_key = :institution_key AND c.class_key IN (SELECT class_key FROM keys)
+UNION ALL
+SELECT 'SUBJECT', j.subject_key, j.id, j.name FROM lb.subjects j
+WHERE j.institution_key = :institution_key AND j.subject_key IN (SELECT subject_key FROM keys)
+UNION ALL
+SELECT 'CAMPUS', p.campus_key, p.id, p.name FROM lb.campuses p
+WHERE p.institution_key = :institution_key AND p.campus_key IN (SELECT campus_key FROM keys);

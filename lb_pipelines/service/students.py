@@ -1,0 +1,207 @@
+"""One student's exact standings on stored boards, in the top N or far below it.
+
+A board as of a day is closed: what is told is what it says of the student, whatever has happened
+to the events since. In the top N that is the entry. Below it rank and percentile follow from the
+student's points and the distribution that every snapshot keeps, provided that these points are
+those that the board was made from, which is what most of this module makes sure of:
+
+- the student's events say what their days' aggregates say, or the aggregates are asked themselves;
+- no day of the window was aggregated anew after the board was made, or the whole board made again
+  (`neighbours`) equals the stored one;
+- the distribution holds these points, below the last entry, by the institution's rank method.
+
+Where one of them fails nothing exact follows any more, and `StaleBoard` says so.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from lb_pipelines.core.distribution import Distribution, unpack
+from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import ONE_DAY, DayRange
+from lb_pipelines.core.words import BoardType, RankMethod
+from lb_pipelines.db.engine import Connection
+from lb_pipelines.db.repositories import reading
+from lb_pipelines.db.repositories.reading import NamedBoard, StoredBoard
+from lb_pipelines.errors import StaleBoard
+from lb_pipelines.service import neighbours
+from lb_pipelines.service.results import BoardKey, Standing
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student of the institution."""
+
+    key: int
+    id: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A stored board, and what it is a board of."""
+
+    key: BoardKey
+    board: NamedBoard
+    stored: StoredBoard
+
+
+def standings(
+    connection: Connection, institution: Institution, student: Student, places: Sequence[Place]
+) -> list[Standing]:
+    """Where the student stood on each of these boards; raises `StaleBoard`.
+
+    Their points are read once, however many boards there are.
+    """
+    found = [_in_top(place, student) for place in places]
+    below = [place for place, standing in zip(places, found, strict=True) if standing is None]
+    if below:
+        points = _Points(connection, institution, student, [p.stored.window for p in below])
+        rest = iter([_below_top(connection, institution, student, p, points) for p in below])
+        found = [standing or next(rest) for standing in found]
+    return [standing for standing in found if standing is not None]
+
+
+def with_changes(series: Sequence[Standing]) -> tuple[Standing, ...]:
+    """A series of one board, newest first, each with its change against the one before in time."""
+    changed = [now.against(then) for now, then in pairwise(series)]
+    return (*changed, *series[-1:])
+
+
+def stale(place: Place) -> StaleBoard:
+    """The error of a board that the events, or the settings, have left behind."""
+    return StaleBoard(
+        f"{place.key} of {place.stored.day} was made before its events or settings changed",
+        "Wait for the late-events sensor, or materialize the day again; an archived day stays as "
+        "it is unless it is materialized again on purpose",
+    )
+
+
+def _in_top(place: Place, student: Student) -> Standing | None:
+    stored = place.stored
+    for entry in stored.own:
+        if entry["studentId"] == student.id:
+            distribution = unpack(stored.distribution)
+            return _standing(place, student, entry["rank"], entry["points"], distribution)
+    if stored.shown == stored.ranked:
+        # All who are ranked are on it.
+        return _standing(place, student, None, None, None)
+    return None
+
+
+def _below_top(
+    connection: Connection,
+    institution: Institution,
+    student: Student,
+    place: Place,
+    points: _Points,
+) -> Standing:
+    stored, method = place.stored, institution.rank_method
+    distribution = unpack(stored.distribution)
+    if not points.as_made(stored):
+        return _of_whole(connection, institution, student, place, distribution)
+    total = points.on(place.board, stored.window)
+    if total is None:
+        return _standing(place, student, None, None, None)
+    last = stored.last_entry
+    if not distribution.holds(total) or total > last["points"]:
+        raise stale(place)
+    if method is RankMethod.ORDINAL:
+        if distribution.count_at(total) > 1:
+            # Their place inside the tie.
+            return _of_whole(connection, institution, student, place, distribution)
+        explained = last["rank"] == stored.shown
+    else:
+        explained = last["rank"] == distribution.rank_of(last["points"], method)
+    if not explained:
+        raise stale(place)
+    return _standing(place, student, distribution.rank_of(total, method), total, distribution)
+
+
+def _of_whole(
+    connection: Connection,
+    institution: Institution,
+    student: Student,
+    place: Place,
+    distribution: Distribution,
+) -> Standing:
+    """From the board made again; raises `StaleBoard` where that is not the stored one."""
+    whole = neighbours.whole_board(connection, institution, place.board, place.stored.window)
+    if not whole.equals(place.stored):
+        raise stale(place)
+    rank, total = whole.rank_and_points(student.key)
+    return _standing(place, student, rank, total, distribution)
+
+
+def _standing(
+    place: Place,
+    student: Student,
+    rank: int | None,
+    points: int | None,
+    distribution: Distribution | None,
+) -> Standing:
+    return Standing(
+        place.key,
+        student.id,
+        place.stored.day,
+        place.stored.ranked,
+        rank,
+        points,
+        None if distribution is None or points is None else distribution.percentile_of(points),
+    )
+
+
+class _Points:
+    """A student's points in some windows of days, as they were aggregated."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        institution: Institution,
+        student: Student,
+        windows: Sequence[DayRange],
+    ) -> None:
+        days = DayRange(min(w.first for w in windows), max(w.last for w in windows))
+        self._edges = sorted({d for w in windows for d in (w.first, w.last + ONE_DAY)})
+        self._sums: dict[tuple[BoardType, int], dict[int, tuple[int, int]]] = defaultdict(dict)
+        read = reading.points_between(connection, institution, student.key, days, self._edges)
+        for between, keys, points, events in read.sums:
+            self._add(between, keys, points, events)
+        if read.doubted:
+            cells = reading.cells_of_student(connection, institution, student.key, read.doubted)
+            for cell in cells:
+                between = bisect_right(self._edges, cell.day)
+                self._add(between, cell.keys, cell.points, cell.events)
+        self._revisions = read.revisions
+
+    def as_made(self, stored: StoredBoard) -> bool:
+        """Whether the aggregates of the window are still those that the board was made from."""
+        through = stored.through_revision
+        between = self._between(stored.window)
+        return all(revision <= through for at, revision in self._revisions.items() if at in between)
+
+    def on(self, board: NamedBoard, window: DayRange) -> int | None:
+        """Their points on a board; None where they had no event."""
+        between = self._between(window)
+        sums = self._sums.get((board.type, board.key), {})
+        own = [sum_ for at, sum_ in sums.items() if at in between]
+        return sum(points for points, _ in own) if any(events for _, events in own) else None
+
+    def _between(self, window: DayRange) -> range:
+        """The places between edges that make up a window."""
+        return range(
+            bisect_right(self._edges, window.first), bisect_right(self._edges, window.last) + 1
+        )
+
+    def _add(
+        self, between: int, keys: Mapping[BoardType, int | None], points: int, events: int
+    ) -> None:
+        for type, key in keys.items():
+            if key is not None:
+                of_board = self._sums[type, key]
+                before = of_board.get(between, (0, 0))
+                of_board[between] = before[0] + points, before[1] + events
