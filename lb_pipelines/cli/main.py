@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import typer
 
-from lb_pipelines.cli import archive, erasures, exports, holds, imports, purges, returns
+from lb_pipelines.cli import (
+    archive,
+    boards,
+    erasures,
+    exports,
+    extracts,
+    holds,
+    imports,
+    purges,
+    returns,
+    trends,
+)
 from lb_pipelines.cli.access import database_opened
 from lb_pipelines.cli.telling import AsJson, errors_told, say
 from lb_pipelines.db.migrate import upgrade
@@ -15,6 +26,15 @@ from lb_pipelines.db.migrate import upgrade
 app = typer.Typer(
     help="Leaderboards for education.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+
+
+app.command(epilog=boards.BOARD_EXAMPLES)(boards.board)
+app.command(epilog=boards.HISTORY_EXAMPLES)(boards.history)
+app.command(epilog=boards.RANK_EXAMPLES)(boards.rank)
+app.command(epilog=boards.AROUND_EXAMPLES)(boards.around)
+app.command(epilog=trends.TRENDS_EXAMPLES)(trends.trends)
+app.command(epilog=trends.COMPARE_EXAMPLES)(trends.compare)
+app.command(epilog=extracts.EXAMPLES)(extracts.export)
 
 
 @app.command()

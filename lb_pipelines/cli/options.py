@@ -53,6 +53,36 @@ AcademicYears = Annotated[
 Terms = Annotated[
     list[str] | None, typer.Option("--term", metavar="ID", help="Only this term; may be repeated.")
 ]
+Type = Annotated[
+    BoardType, typer.Option("--type", case_sensitive=False, help="What the board ranks within.")
+]
+Reference = Annotated[
+    str,
+    typer.Option("--reference", metavar="ID", help="The class, subject or campus, by its id."),
+]
+OneGranularity = Annotated[
+    Granularity, typer.Option("--granularity", help="How far the board looks back from its day.")
+]
+StudentId = Annotated[str, typer.Option("--student", metavar="ID", help="The student's id.")]
+Day = Annotated[
+    datetime | None,
+    typer.Option("--day", formats=[_DAY], help="As of this day; the last one made by default."),
+]
+SeriesFirst = Annotated[
+    datetime | None,
+    typer.Option(
+        "--from", formats=[_DAY], help="First day; a year before the last one by default."
+    ),
+]
+SeriesLast = Annotated[
+    datetime | None,
+    typer.Option("--to", formats=[_DAY], help="Last day; the last one made by default."),
+]
+EveryDay = Annotated[
+    bool,
+    typer.Option("--every-day", help="Every day, not only the last one of each period."),
+]
+Names = Annotated[bool, typer.Option("--names", help="With the students' names, as they are now.")]
 FirstDay = Annotated[
     datetime | None,
     typer.Option("--from", formats=[_DAY], help="First day; since ever by default."),

@@ -105,7 +105,7 @@ class Refused:
 def plain(value: object) -> Any:
     """A result of the rooms as JSON has it: dataclasses as objects with camelCase names."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {_camel(field.name): plain(getattr(value, field.name)) for field in fields(value)}
+        return {camel(field.name): plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -117,7 +117,8 @@ def plain(value: object) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _camel(name: str) -> str:
+def camel(name: str) -> str:
+    """A name of Python's as JSON has it."""
     first, *rest = name.split("_")
     return first + "".join(map(str.capitalize, rest))
 
@@ -141,20 +142,21 @@ def people() -> Console:
 
 
 def listing(title: str, columns: str, rows: Iterable[Sequence[object]]) -> Table:
-    """A table of values: whole numbers to the right with thousands, dates whole, None as nothing.
+    """A table of values: numbers to the right with thousands, dates whole, None as nothing.
 
-    `columns` are the names, separated by commas.
+    `columns` are the names, separated by commas. A number that is written otherwise comes as Text.
     """
     names = columns.split(", ")
     shown = [list(row) for row in rows]
-    made = Table(title=title, title_justify="left")
+    # An id may hold what rich takes for its markup.
+    made = Table(title=Text(title, style="table.title"), title_justify="left")
     for position, name in enumerate(names):
         values = [row[position] for row in shown if row[position] is not None]
-        numeric = any(isinstance(value, int) for value in values)
+        numeric = any(isinstance(value, int | float | Text) for value in values)
         made.add_column(
             name,
             justify="right" if numeric else "left",
-            no_wrap=all(isinstance(value, int | date) for value in values),
+            no_wrap=all(isinstance(value, int | float | date) for value in values),
             overflow="fold",
         )
     for row in shown:
@@ -163,8 +165,12 @@ def listing(title: str, columns: str, rows: Iterable[Sequence[object]]) -> Table
 
 
 def _cell(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
     if isinstance(value, int) and not isinstance(value, bool):
         return Text(f"{value:,}")
+    if isinstance(value, float):
+        return Text(f"{value:,.1f}")
     return Text("" if value is None else str(value))
 
 
