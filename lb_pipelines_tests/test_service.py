@@ -41,7 +41,7 @@ from lb_pipelines.retention.actor import Actor
 from lb_pipelines.service import LeaderboardService, neighbours
 from lb_pipelines.service.results import Standing
 from lb_pipelines_tests import oracle, worlds
-from lb_pipelines_tests.oracle import GRANULARITIES, TYPES, School
+from lb_pipelines_tests.oracle import GRANULARITIES, TYPES, Event, School
 
 RUN = Provenance("run")
 LATER = timedelta(days=400)
@@ -201,6 +201,25 @@ def test_below_the_top_as_in_it(database: Database, method: str) -> None:
     assert assert_standings(service, school, days, chance) > 30
 
 
+def level_with_another(school: School, board: tuple[str, str, str, date]) -> tuple[str, Event]:
+    """Somebody far down, and an event whose points make theirs a level of the distribution as it
+    was, below the top 2: nothing but the states of the aggregates tells.
+    """
+    places = oracle.board(school, *board).places  # type: ignore[union-attr]
+    mover = places[-1]
+    above = next(p for p in places[2:] if mover.points < p.points <= places[1].points)
+    return mover.student, school.events[0]._replace(
+        id="late",
+        student=mover.student,
+        class_id=None,
+        subject=None,
+        campus=board[1],
+        amount=above.points - mover.points,
+        status="ACTIVE",
+        updated_at=datetime.now(UTC),
+    )
+
+
 def test_a_late_event_never_mixes_two_states(database: Database) -> None:
     """Not yet aggregated: everybody stands as the board was made. Aggregated, and the boards not
     made again: who cannot be told is told so. Made again: as the events are now.
@@ -211,19 +230,8 @@ def test_a_late_event_never_mixes_two_states(database: Database) -> None:
     day = span(school)[1]
     service, chance = LeaderboardService(database, keep=False), random.Random(2)
     board = ("CAMPUS", school.campuses[0], "all-time", day)
-    places = oracle.board(school, *board).places  # type: ignore[union-attr]
-    # Their points become a level of the old distribution: nothing but the states tells.
-    mover, above = places[-1], next(p for p in places[2:] if p.points > places[-1].points)
-    event = school.events[0]._replace(
-        id="late",
-        student=mover.student,
-        class_id=None,
-        subject=None,
-        campus=board[1],
-        amount=above.points - mover.points,
-        status="ACTIVE",
-        updated_at=datetime.now(UTC),
-    )
+    mover, event = level_with_another(school, board)
+    leader = oracle.board(school, *board).places[0]  # type: ignore[union-attr]
     later = oracle.renamed(school, school.id, events=(*school.events, event))
     with database.transaction() as connection:
         worlds.write_events(connection, institution.key, [event])
@@ -232,11 +240,11 @@ def test_a_late_event_never_mixes_two_states(database: Database) -> None:
     (changed,) = later.days.keys() & {event.occurred_at.astimezone(institution.zone).date()}
     list(aggregates.materialize(database, institution, DayRange(changed, changed), RUN))
     with pytest.raises(StaleBoard, match="made before"):
-        service.get_rank(school.id, mover.student, *board)
+        service.get_rank(school.id, mover, *board)
     with pytest.raises(StaleBoard):
-        service.get_around(school.id, mover.student, *board)
+        service.get_around(school.id, mover, *board)
     # The board itself, and who stands in its top, are as they were made.
-    assert told(service.get_rank(school.id, places[0].student, *board))[0] == places[0].rank
+    assert service.get_rank(school.id, leader.student, *board).rank == leader.rank
 
     make(database, institution, changed, day)
     assert assert_standings(service, later, [day], chance)
@@ -251,26 +259,17 @@ def test_an_archived_board_that_the_events_left_behind_says_so(database: Databas
     )
     day = span(school)[1]
     sweep(database, institution, day)
-    places = oracle.board(school, "CAMPUS", school.campuses[0], "all-time", day).places  # type: ignore[union-attr]
     board = ("CAMPUS", school.campuses[0], "all-time", day)
-    event = next(
-        e
-        for e in school.events
-        if e.student == places[-1].student
-        and e.campus == board[1]
-        and e.status == "ACTIVE"
-        and e.amount
-    )
+    student, event = level_with_another(school, board)
     with database.transaction() as connection:
-        voided = event._replace(status="VOIDED", updated_at=datetime.now(UTC))
-        worlds.write_events(connection, institution.key, [voided])
+        worlds.write_events(connection, institution.key, [event])
     make(database, institution, *span(school))
     service = LeaderboardService(database, keep=False)
     with pytest.raises(StaleBoard):
-        service.get_rank(school.id, places[-1].student, *board)
+        service.get_rank(school.id, student, *board)
     restoring.restore(database, institution, ArchiveSelection(), day + LATER, day, Actor("test"))
     with pytest.raises(StaleBoard):
-        service.get_rank(school.id, places[-1].student, *board)
+        service.get_rank(school.id, student, *board)
 
 
 @pytest.mark.parametrize("limit", [2, 100])

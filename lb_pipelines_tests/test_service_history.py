@@ -18,6 +18,7 @@ from lb_pipelines.materialize import trends
 from lb_pipelines.retention import restoring
 from lb_pipelines.retention.actor import Actor
 from lb_pipelines.service import LeaderboardService
+from lb_pipelines.service.results import Board
 from lb_pipelines_tests import oracle, worlds
 from lb_pipelines_tests.oracle import GRANULARITIES, TYPES, School
 from lb_pipelines_tests.test_service import LATER, RUN, load, make, purge, span, sweep
@@ -28,7 +29,7 @@ CAMPUS = [BoardType.CAMPUS]
 
 def made_days(
     school: School, type: str, reference: str, granularity: str, first: date, last: date
-) -> list[tuple[date, Any]]:
+) -> list[tuple[date | None, date]]:
     """(first day of its window, day) of all days with a board, ascending; slow."""
     return [
         (period(school, type, reference, granularity, day), day)
@@ -101,19 +102,23 @@ def test_pages_join_without_a_seam(database: Database, every_day: bool) -> None:
         assert pages(service, key, span(school), limit, every_day)[0] == list(whole)
 
 
+Key = tuple[str, str, str, str]
+
+
 def pages(
     service: LeaderboardService,
-    key: Any,
+    key: Key,
     ends: tuple[date, date],
     limit: int,
     every_day: bool,
     between: Any = lambda: None,
-) -> tuple[list[Any], int]:
+) -> tuple[list[Board], int]:
     """All boards, page by page, and how many pages."""
-    boards, before, count = [], None, 0
+    boards: list[Board] = []
+    before, count = None, 0
     while count == 0 or before is not None:
         page = service.get_historical_leaderboard(
-            *key, *ends, limit=limit, before=before, every_day=every_day
+            *key, ends[0], ends[1], limit=limit, before=before, every_day=every_day
         )
         boards += page.boards
         before, count = page.next_before, count + 1
@@ -175,7 +180,8 @@ def test_pages_stay_right_while_rows_arrive_and_move(database: Database, keep: b
 def test_trends_of_a_board_and_of_a_student(database: Database) -> None:
     school, institution = load(database, SCHOOL, CAMPUS)
     first, last = span(school)
-    list(trends.materialize(database, institution, *CAMPUS, DayRange(first, last), RUN))
+    days = DayRange(first, last)
+    list(trends.materialize(database, institution, BoardType.CAMPUS, days, RUN))
     now = datetime.combine(last, time(12), institution.zone).astimezone(UTC)
     service = LeaderboardService(database, keep=False, now=lambda: now)
     since = (last.replace(day=1) - ONE_DAY).replace(day=1)
@@ -226,9 +232,9 @@ def test_two_boards_and_two_students_side_by_side(database: Database) -> None:
     compared = service.compare_boards(school.id, "SUBJECT", (a, b), "weekly", first, last)
     days = {d for r in (a, b) for d in closing_days(school, "SUBJECT", r, "weekly", first, last)}
     assert [row["day"] for row in compared.rows] == sorted(days, reverse=True)
-    for row in compared.rows:
-        board = oracle.board(school, "SUBJECT", a, "weekly", row["day"])
-        assert row["ranked_a"] == (len(board.places) if board else None)
+    for compared_row in compared.rows:
+        board = oracle.board(school, "SUBJECT", a, "weekly", compared_row["day"])
+        assert compared_row["ranked_a"] == (len(board.places) if board else None)
 
 
 def test_a_day_is_made_in_its_partition_and_its_names_are_joined(database: Database) -> None:

@@ -20,16 +20,20 @@ def periods(
     month, a term; all-time boards, whose window never ends, have a period a month. Days outside
     every term have no TERM board and lie in no period. With `every_day` each day is its own.
     """
-    found: list[tuple[date, DayRange]] = []
+    begins: list[date] = []
+    lasts: list[date] = []
+    current = None
     for day in days:
         start = _period_start(granularity, day, term_on)
         if start is None:
             continue
-        if found and found[-1][0] == start and not every_day:
-            found[-1] = (start, DayRange(found[-1][1].first, day))
+        if start == current and not every_day:
+            lasts[-1] = day
         else:
-            found.append((start, DayRange(day, day)))
-    return [period for _, period in reversed(found)]
+            begins.append(day)
+            lasts.append(day)
+            current = start
+    return [DayRange(*ends) for ends in zip(reversed(begins), reversed(lasts), strict=True)]
 
 
 def _period_start(granularity: Granularity, day: date, term_on: TermOn) -> date | None:

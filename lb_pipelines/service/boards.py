@@ -9,29 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime
-from functools import partial
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import sqlalchemy
 from dogpile.cache import CacheRegion
 
-from lb_pipelines.core.history import periods
-from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import (
     ONE_DAY,
     DayRange,
-    Term,
     closed_through,
-    institution_term,
     local_day,
 )
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import institutions, reading
-from lb_pipelines.db.repositories.reading import NamedBoard, Opening, StoredBoard
+from lb_pipelines.db.repositories.reading import Opening, StoredBoard
 from lb_pipelines.db.repositories.versions import EVER
 from lb_pipelines.errors import (
     InvalidPartition,
@@ -39,13 +34,14 @@ from lb_pipelines.errors import (
     NotMaterialized,
     UnknownBoard,
     UnknownInstitution,
-    UnknownStudent,
 )
 from lb_pipelines.materialize import aggregates, snapshots
 from lb_pipelines.materialize.results import DayResult, Provenance
 from lb_pipelines.materialize.snapshots import asset_name
 from lb_pipelines.service import neighbours, students
+from lb_pipelines.service.arguments import board_key, board_type, day_range, one_day
 from lb_pipelines.service.cache import BoardCache, CacheStatistics
+from lb_pipelines.service.reader import Reader, board_of, not_materialized, students_of
 from lb_pipelines.service.results import (
     Around,
     Board,
@@ -58,7 +54,7 @@ from lb_pipelines.service.results import (
     Standings,
     TrendPoint,
 )
-from lb_pipelines.service.students import Place, Student
+from lb_pipelines.service.students import Place
 
 T = TypeVar("T")
 
@@ -71,63 +67,6 @@ _FIGURES = ("ranked", "enrolled", "sum", "mean", "median", "max")
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """One transaction's view of one board, and of the students asked for."""
-
-    connection: Connection
-    institution: Institution
-    board: NamedBoard
-    key: BoardKey
-    students: Sequence[Student]
-
-    def snapshots(
-        self, wanted: Sequence[DayRange], at_most: int | None = None
-    ) -> list[StoredBoard]:
-        """The last snapshot of each period, whole."""
-        return reading.closing_snapshots(
-            self.connection,
-            self.institution,
-            self.board,
-            self.key.granularity,
-            wanted,
-            at_most or len(wanted),
-        )
-
-    def places(self, wanted: Sequence[DayRange]) -> list[Place]:
-        """The last snapshot of each period, for standings of the students asked for."""
-        found = reading.closing_snapshots(
-            self.connection,
-            self.institution,
-            self.board,
-            self.key.granularity,
-            wanted,
-            len(wanted),
-            student_ids=[student.id for student in self.students],
-        )
-        return [Place(self.key, self.board, stored) for stored in found]
-
-    def standings(self, student: Student, places: Sequence[Place]) -> list[Standing]:
-        return students.standings(self.connection, self.institution, student, places)
-
-    def periods(self, days: DayRange, *, every_day: bool = False) -> list[DayRange]:
-        return periods(self.key.granularity, days, self._term_on(), every_day=every_day)
-
-    def _term_on(self) -> Callable[[date], Term | None]:
-        """Which term's TERM board the board has on a day."""
-        if self.key.granularity is not Granularity.TERM:
-            return lambda day: None
-        if self.board.type is BoardType.CLASS:
-            own = self.board.term
-            return lambda day: own if own is not None and own.holds(day) else None
-        return partial(institution_term, institutions.terms(self.connection, self.institution))
-
-    def require_materialized(self, day: date) -> None:
-        asset = asset_name(self.key.type)
-        if not reading.any_materialized(self.connection, self.institution, [asset], day):
-            raise _not_materialized(self.institution.id, day)
 
 
 class LeaderboardService:
@@ -173,7 +112,7 @@ class LeaderboardService:
         was ranked gives a board without entries. Raises `NotMaterialized` for a day that was never
         made.
         """
-        key = _key(institution_id, type, reference_id, granularity)
+        key = board_key(institution_id, type, reference_id, granularity)
 
         def make() -> Board:
             with self._reader(key) as reader:
@@ -185,11 +124,11 @@ class LeaderboardService:
                         f"{key} has never been made", "Materialize a day of the institution"
                     )
                 for stored in reader.snapshots([DayRange(wanted, wanted)]):
-                    return _board(key, stored)
+                    return board_of(key, stored)
                 reader.require_materialized(wanted)
                 return Board.empty(key, wanted)
 
-        days = EVER if day is None else _day(day)
+        days = EVER if day is None else one_day(day)
         board = self._kept("get_leaderboard", key, days, {"last": day is None}, make)
         return replace(board, entries=self._named(key, board.entries)) if names else board
 
@@ -211,10 +150,10 @@ class LeaderboardService:
         A period whose last day was not made shows the last day that was. `limit` boards a page;
         `History.next_before` is the next one's `before`.
         """
-        key = _key(institution_id, type, reference_id, granularity)
+        key = board_key(institution_id, type, reference_id, granularity)
         if limit < 1:
             raise InvalidSelection(f"A page of {limit} boards", "Ask for 1 board or more")
-        days = _days(first, last)
+        days = day_range(first, last)
         if before is not None and before <= first:
             return History(key, ())
         if before is not None and before <= last:
@@ -224,7 +163,7 @@ class LeaderboardService:
             with self._reader(key) as reader:
                 wanted = reader.periods(days, every_day=every_day)
                 stored = reader.snapshots(wanted, limit + 1)
-            boards = tuple(_board(key, one) for one in stored[:limit])
+            boards = tuple(board_of(key, one) for one in stored[:limit])
             if len(stored) <= limit:
                 return History(key, boards)
             # From the first day of the last period shown: a later closing day of it that arrives
@@ -244,7 +183,7 @@ class LeaderboardService:
         months: int = MONTHS,
     ) -> BoardTrends:
         """What has moved on the board at the end of each period of the last `months` months."""
-        key = _key(institution_id, type, reference_id, granularity)
+        key = board_key(institution_id, type, reference_id, granularity)
         days = self._months(institution_id, months)
 
         def make() -> BoardTrends:
@@ -273,8 +212,8 @@ class LeaderboardService:
 
         `rank` None: the student was not ranked.
         """
-        key = _key(institution_id, type, reference_id, granularity)
-        days = _day(day)
+        key = board_key(institution_id, type, reference_id, granularity)
+        days = one_day(day)
 
         def make() -> Standing:
             with self._reader(key, student_id) as reader:
@@ -297,7 +236,7 @@ class LeaderboardService:
         months: int = MONTHS,
     ) -> Standings:
         """A student's standing at the end of each period of the last `months` months."""
-        key = _key(institution_id, type, reference_id, granularity)
+        key = board_key(institution_id, type, reference_id, granularity)
         days = self._months(institution_id, months)
 
         def make() -> Standings:
@@ -324,8 +263,8 @@ class LeaderboardService:
 
         No entries where the student was not ranked.
         """
-        key = _key(institution_id, type, reference_id, granularity)
-        days = _day(day)
+        key = board_key(institution_id, type, reference_id, granularity)
+        days = one_day(day)
         if k < 0:
             raise InvalidSelection(f"{k} students above and below", "Ask for 0 or more")
 
@@ -342,12 +281,12 @@ class LeaderboardService:
 
     def get_student_boards(self, institution_id: str, student_id: str, day: date) -> Standings:
         """Every board of a day on which the student is ranked, with the exact rank on each."""
-        days = _day(day)
+        days = one_day(day)
 
         def make() -> Standings:
             with self._opened(institution_id, students=(student_id,)) as (connection, opening):
                 institution = opening.institution
-                (student,) = _students(opening, (student_id,))
+                (student,) = students_of(opening, (student_id,))
                 named = {
                     (board.type, board.id): board
                     for board in reading.boards_of_student(
@@ -363,7 +302,7 @@ class LeaderboardService:
                 if not places and not reading.any_materialized(
                     connection, institution, [asset_name(type) for type in BoardType], day
                 ):
-                    raise _not_materialized(institution_id, day)
+                    raise not_materialized(institution_id, day)
                 found = students.standings(connection, institution, student, places)
             ranked = [standing for standing in found if standing.rank is not None]
             return Standings(student_id, tuple(sorted(ranked, key=lambda s: s.key.order)))
@@ -393,7 +332,7 @@ class LeaderboardService:
                 granularity,
                 first,
                 last,
-                limit=len(_days(first, last)),
+                limit=len(day_range(first, last)),
             )
             sides.append(
                 {
@@ -414,8 +353,8 @@ class LeaderboardService:
         last: date,
     ) -> Comparison:
         """Two students on one board side by side at the end of each period."""
-        key = _key(institution_id, type, reference_id, granularity)
-        days = _days(first, last)
+        key = board_key(institution_id, type, reference_id, granularity)
+        days = day_range(first, last)
 
         def make() -> Comparison:
             with self._reader(key, *student_ids) as reader:
@@ -438,7 +377,7 @@ class LeaderboardService:
 
         Raises `InvalidPartition` for a day that is not over at the institution.
         """
-        board_type, days = _type(type), _day(day)
+        wanted, days = board_type(type), one_day(day)
         with self._database.transaction() as connection:
             institution = institutions.find_active(connection, institution_id)
         if day > closed_through(self._now(), institution.zone):
@@ -449,7 +388,7 @@ class LeaderboardService:
         run = Provenance(run_id)
         for _ in aggregates.materialize(self._database, institution, days, run):
             pass
-        (result,) = snapshots.materialize(self._database, institution, board_type, days, run)
+        (result,) = snapshots.materialize(self._database, institution, wanted, days, run)
         return result
 
     def _kept(
@@ -486,12 +425,12 @@ class LeaderboardService:
             yield connection, opening
 
     @contextmanager
-    def _reader(self, key: BoardKey, *student_ids: str) -> Iterator[_Reader]:
+    def _reader(self, key: BoardKey, *student_ids: str) -> Iterator[Reader]:
         with self._opened(key.institution_id, key, student_ids) as (connection, opening):
             if opening.board is None:
                 raise UnknownBoard(key.institution_id, key.type, key.reference_id)
-            found = _students(opening, student_ids)
-            yield _Reader(connection, opening.institution, opening.board, key, found)
+            found = students_of(opening, student_ids)
+            yield Reader(connection, opening.institution, opening.board, key, found)
 
     def _months(self, institution_id: str, months: int) -> DayRange:
         """The last so many months of the institution, the current one included, through today.
@@ -510,7 +449,7 @@ class LeaderboardService:
         year, month = divmod(today.year * 12 + today.month - 1 - (months - 1), 12)
         return DayRange(date(year, month + 1, 1), today)
 
-    def _neighbours(self, reader: _Reader, stored: StoredBoard, k: int) -> tuple[Entry, ...]:
+    def _neighbours(self, reader: Reader, stored: StoredBoard, k: int) -> tuple[Entry, ...]:
         (student,) = reader.students
         near = neighbours.among_entries(stored, student.id, k)
         if near is not None:
@@ -530,84 +469,8 @@ class LeaderboardService:
         return tuple(entry._replace(name=names.get(entry.student_id)) for entry in entries)
 
 
-def _not_materialized(institution_id: str, day: date) -> NotMaterialized:
-    return NotMaterialized(
-        f"The boards of {day} have not been made at {institution_id}",
-        "Materialize that day, or ask for one that is there",
-    )
-
-
-def _key(
-    institution_id: str,
-    type: BoardType | str,
-    reference_id: str,
-    granularity: Granularity | str,
-) -> BoardKey:
-    try:
-        return BoardKey(institution_id, _type(type), reference_id, Granularity(granularity))
-    except ValueError:
-        raise InvalidSelection(
-            f"{granularity!r} is no granularity", f"Use one of {', '.join(Granularity)}"
-        ) from None
-
-
-def _type(value: BoardType | str) -> BoardType:
-    try:
-        return BoardType(value)
-    except ValueError:
-        raise InvalidSelection(
-            f"{value!r} is no type of board", f"Use one of {', '.join(BoardType)}"
-        ) from None
-
-
-def _day(day: date) -> DayRange:
-    return _days(day, day)
-
-
-def _days(first: date, last: date) -> DayRange:
-    for day in (first, last):
-        # An instant is a date to Python, but which day it is depends on the zone.
-        if not isinstance(day, date) or isinstance(day, datetime):
-            raise InvalidSelection(f"{day!r} is no day", "Give a datetime.date")
-    return DayRange(first, last)
-
-
 def _period_of(day: date, wanted: Sequence[DayRange]) -> DayRange:
     return next(period for period in wanted if day in period)
-
-
-def _students(opening: Opening, student_ids: Sequence[str]) -> list[Student]:
-    found = []
-    for id, key in zip(student_ids, opening.students, strict=True):
-        if key is None:
-            raise UnknownStudent(opening.institution.id, id)
-        found.append(Student(key, id))
-    return found
-
-
-def _board(key: BoardKey, stored: StoredBoard) -> Board:
-    figures, entries = stored.metadata, stored.entries
-    assert figures is not None
-    assert entries is not None
-    return Board(
-        key=key,
-        day=stored.day,
-        period_start=stored.period_start,
-        entries=tuple(
-            [Entry(e["rank"], e["studentId"], e["points"], e["previousRank"]) for e in entries]
-        ),
-        ranked=figures["ranked"],
-        enrolled=figures["enrolled"],
-        sum=figures["sum"],
-        mean=figures["mean"],
-        median=figures["median"],
-        p90=figures["p90"],
-        max=figures["max"],
-        ties_cut=figures["tiesCut"],
-        status=stored.status,
-        academic_year=stored.academic_year,
-        provenance=figures.get("provenance"),
-    )
 
 
 def _compared(
