@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from lb_pipelines.cli import app
+from lb_pipelines.service import LeaderboardService
 
 Lb = Callable[..., Result]
 
@@ -24,6 +28,13 @@ def run(*arguments: object, input: str | None = None) -> Result:
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert "Traceback" not in result.output
     return result
+
+
+def told(result: Result, exit_code: int = 0) -> dict[str, Any]:
+    """The one JSON object on stdout."""
+    assert result.exit_code == exit_code, result.output
+    answer: dict[str, Any] = json.loads(result.stdout)
+    return answer
 
 
 @cache
@@ -70,6 +81,27 @@ def sql_shown_in(document: Path) -> list[str]:
         for statement in block.split(";")
         if statement.strip()
     ]
+
+
+def python_shown_in(document: Path) -> list[str]:
+    """The blocks of Python of a document."""
+    return re.findall(r"^```python\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def asked_of_the_service(code: str) -> list[str]:
+    """The methods that Python calls on `service`; fails where one would not take its arguments."""
+    called = []
+    for node in ast.walk(ast.parse(code)):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and ast.unparse(node.func.value) == "service"
+        ):
+            method = getattr(LeaderboardService, node.func.attr)
+            given = {keyword.arg: None for keyword in node.keywords if keyword.arg}
+            inspect.signature(method).bind(None, *node.args, **given)
+            called.append(node.func.attr)
+    return called
 
 
 def parsed(line: str) -> dict[str, Any]:

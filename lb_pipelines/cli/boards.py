@@ -134,7 +134,7 @@ def history(
         as_json,
         listing(
             title,
-            "Day, Since, Ranked, Mean, Median, Most, Leader, Status, Archive",
+            "Day, Since, Ranked, Mean, Median, Most, Leader, Status",
             (
                 (
                     one.day,
@@ -145,7 +145,6 @@ def history(
                     one.max,
                     one.entries[0].student_id,
                     one.status,
-                    one.academic_year,
                 )
                 for one in found.boards
             ),
@@ -269,5 +268,8 @@ def _figures(board: Board) -> str:
     if board.ties_cut:
         told += f" {board.ties_cut:,} more tie with the last."
     if board.academic_year:
-        told += f" From the archive of {board.academic_year}."
+        # Its original was purged, or it was imported.
+        told += f" Only the archive of {board.academic_year} has it."
+    elif board.status == "ARCHIVED":
+        told += " Archived."
     return told

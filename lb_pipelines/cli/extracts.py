@@ -66,10 +66,10 @@ SCHEMA = pa.schema(
         pa.field("previous_rank", pa.int32()),
         pa.field("ranked", pa.int32(), nullable=False),
         pa.field("mean", pa.float64(), nullable=False),
-        pa.field("academic_year", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
     ]
 )
-"""A row per board and entry. `academic_year`: of a board that was read from the archive."""
+"""A row per board and entry; `ranked`, `mean` and `status` are the board's."""
 _GROUP_ROWS = 20_000
 
 
@@ -263,7 +263,7 @@ def _table(boards: Sequence[Board]) -> pa.Table:
             entry.previous_rank,
             board.ranked,
             board.mean,
-            board.academic_year,
+            board.status,
         )
         for board in boards
         for entry in board.entries
