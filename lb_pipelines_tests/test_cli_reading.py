@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from click.testing import Result
 
-from lb_pipelines.cli import extracts, plots
+from lb_pipelines.cli import access, extracts, plots
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Database
@@ -27,6 +27,7 @@ from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.materialize.results import Provenance
 from lb_pipelines.retention import sweeping
 from lb_pipelines.retention.actor import Actor
+from lb_pipelines.service.cache import region_from
 from lb_pipelines_tests import oracle
 from lb_pipelines_tests.commands import asked_of_the_service, python_shown_in, run, told
 from lb_pipelines_tests.conftest import libpq_url
@@ -71,8 +72,11 @@ def prepared(_databases: Any) -> Iterator[tuple[Any, Schools]]:
         institution = load(database, school)
         list(aggregates.materialize(database, institution, DAYS, RUN))
         for type in BoardType:
-            list(snapshots.materialize(database, institution, type, DAYS, RUN))
-            list(trends.materialize(database, institution, type, DAYS, RUN))
+            # The last day of south's campuses is still being made.
+            unfinished = id == "south" and type is BoardType.CAMPUS
+            made = DayRange(DAYS.first, DAYS.last - timedelta(days=1)) if unfinished else DAYS
+            list(snapshots.materialize(database, institution, type, made, RUN))
+            list(trends.materialize(database, institution, type, made, RUN))
         schools[id] = school
     with database.transaction() as connection:
         connection.execute("UPDATE lb.students SET name = 'Name of ' || id")
@@ -294,6 +298,9 @@ def test_without_a_board_all_on_which_the_student_is_ranked(schools: Schools) ->
     assert part["standings"] == [
         s for s in standings if (s["type"], s["granularity"]) == ("CAMPUS", "term")
     ]
+    # Of the last day on which all are there.
+    of_south = asked("rank", "--institution", "south", "--student", student)
+    assert of_south["day"] == (DAYS.last - timedelta(days=1)).isoformat()
     header, *rows = shown("rank", *NORTH, "--student", student)
     assert header == ["Type", "Board", "Granularity", "Rank", "Ranked", "Percentile", "Points"]
     assert len(rows) == len(expected)
@@ -409,6 +416,7 @@ def test_an_export_of_a_history_pages_through_it(
     schools: Schools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extracts, "_GROUP_ROWS", 3)
+    monkeypatch.setattr(extracts, "_PAGE", 4)
     path = tmp_path / "history.parquet"
     options = (*schools.board, "--type", "CLASS", "--granularity", "daily", "--every-day")
     result = run("export", path, *options, "--from", DAYS.first, "--to", DAYS.last)
@@ -563,6 +571,11 @@ def test_the_cache_of_the_settings_is_used(
     expected = asked("board", *schools.board)
     monkeypatch.setenv("LB_CACHE_URL", "redis://127.0.0.1:1/0")
     assert asked("board", *schools.board) == expected
+    kept, region = [], region_from(None)
+    monkeypatch.setattr(access, "region_from", lambda url: kept.append(url) or region)
+    assert asked("board", *schools.board) == asked("board", *schools.board) == expected
+    assert kept == ["redis://127.0.0.1:1/0"] * 2
+    assert len(region.actual_backend._cache) == 1
     monkeypatch.setenv("LB_CACHE_URL", "memcached://x")
     assert asked("board", *schools.board, exit_code=1)["error"] == "InvalidEnvironment"
 

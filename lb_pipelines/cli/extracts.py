@@ -71,6 +71,7 @@ SCHEMA = pa.schema(
 )
 """A row per board and entry; `ranked`, `mean` and `status` are the board's."""
 _GROUP_ROWS = 20_000
+_PAGE = 400
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,7 @@ def _read(
                 days.last,
                 every_day=every_day,
                 before=before,
+                limit=_PAGE,
             )
             yield from page.boards
             before = page.next_before
