@@ -4,6 +4,7 @@
 |---|---|---|
 | LB_DATABASE_URL | any PostgreSQL 15 to 18 | an embedded server under LB_HOME |
 | LB_HOME | directory of the embedded server's data and of Dagster's state | `.lb` of the project |
+| LB_EXPORT_DIR | where purges write exports, as safe as the database | `exports` under LB_HOME |
 | LB_START_DAY | first day that is a partition | 2013-01-01 |
 | LB_LEAF_BUDGET | leaves up to which institutions get a subtree of their own | 3000 |
 | LB_CACHE_URL | a Redis of the project's own that keeps what was read | each process's memory |
@@ -42,6 +43,7 @@ class Settings:
     leaf_budget: int = LEAF_BUDGET
     ui_host: str = "127.0.0.1"
     ui_port: int = 3000
+    given_export_dir: Path | None = None
     cache_url: str | None = None
 
     @classmethod
@@ -56,14 +58,20 @@ class Settings:
         if url is not None:
             normalize_url(url)
         return cls(
-            home=Path(values.get("LB_HOME") or _project() / ".lb").expanduser().absolute(),
+            home=_path(values.get("LB_HOME")) or _project() / ".lb",
             external_url=url,
             start_day=_day("LB_START_DAY", values, START_DAY),
             leaf_budget=_whole("LB_LEAF_BUDGET", values, LEAF_BUDGET, 0, 100_000),
             ui_host=values.get("LB_UI_HOST") or "127.0.0.1",
             ui_port=_whole("LB_UI_PORT", values, 3000, 1, 65_535),
+            given_export_dir=_path(values.get("LB_EXPORT_DIR")),
             cache_url=_redis("LB_CACHE_URL", values),
         )
+
+    @property
+    def export_dir(self) -> Path:
+        """LB_EXPORT_DIR, else `exports` under `home`; asking makes nothing."""
+        return self.given_export_dir or self.home / "exports"
 
     @property
     def embedded(self) -> EmbeddedServer:
@@ -97,6 +105,10 @@ def dagster_storage_url(database_url: str) -> str:
 
 def _text(value: str | tuple[str, ...]) -> str:
     return value if isinstance(value, str) else " ".join(value)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text).expanduser().absolute() if text else None
 
 
 def _project() -> Path:

@@ -67,8 +67,15 @@ class _Databases:
             upgrade(database)
             database.close()
             self.template = empty.database
+        return self._copy(self.template if migrated and self.template else "template0")
+
+    def copy(self, url: URL) -> URL:
+        """A new database with all that another holds, to which nobody may be connected."""
+        assert url.database is not None
+        return self._copy(url.database)
+
+    def _copy(self, template: str) -> URL:
         name = f"{self._prefix}_{next(self._numbers)}"
-        template = self.template if migrated and self.template else "template0"
         self._run(
             SQL("CREATE DATABASE {} TEMPLATE {} {}").format(
                 Identifier(name), Identifier(template), _STRATEGY

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import traceback
 from datetime import date
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,16 +28,21 @@ READY, DONE = "ready", "done"
 
 
 class Worker:
-    """A process that makes all assets of an institution's days, one after the other.
+    """A process that makes all assets of an institution's days, one after the other; with
+    `renew_as_of`, its day, snapshots in the archive too.
 
     `next()` gives what it says: `READY`, a materialized day each, at last `DONE`; None once it
     has ended without a word. An error inside it is raised here.
     """
 
-    def __init__(self, url: str, institution_id: str, days: DayRange) -> None:
+    def __init__(
+        self, url: str, institution_id: str, days: DayRange, renew_as_of: date | None = None
+    ) -> None:
         self._hears, says = _context.Pipe(duplex=False)
         self.process = _context.Process(
-            target=_work, args=(says, url, institution_id, days.first, days.last), daemon=True
+            target=_work,
+            args=(says, url, institution_id, days.first, days.last, renew_as_of),
+            daemon=True,
         )
         self.process.start()
         says.close()
@@ -72,7 +78,14 @@ class Worker:
         return self.process.exitcode == -9 and said is None
 
 
-def _work(says: Connection, url: str, institution_id: str, first: date, last: date) -> None:
+def _work(
+    says: Connection,
+    url: str,
+    institution_id: str,
+    first: date,
+    last: date,
+    renew_as_of: date | None,
+) -> None:
     try:
         says.send(("said", READY))
         database = Database(url)
@@ -81,7 +94,12 @@ def _work(says: Connection, url: str, institution_id: str, first: date, last: da
         days, run = DayRange(first, last), Provenance(f"process {os.getpid()}")
         for result in aggregates.materialize(database, institution, days, run):
             says.send(("said", str(result.day)))
-        for make in (snapshots.materialize, trends.materialize):
+        renewing = partial(
+            snapshots.materialize,
+            rematerialize_archived=renew_as_of is not None,
+            today=renew_as_of,
+        )
+        for make in (renewing, trends.materialize):
             for type in BoardType:
                 arguments: tuple[Any, ...] = (database, institution, type, days, run)
                 for result in make(*arguments):

@@ -23,13 +23,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db.engine import Database
 from lb_pipelines.orchestration.build import build_defs
 from lb_pipelines.orchestration.jobs import DAILY_ASSETS
 from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle, partition_key
+from lb_pipelines.orchestration.retention_sensor import RETENTION_SENSOR
 from lb_pipelines.settings import DAGSTER_SCHEMA, dagster_storage_url
 from lb_pipelines_tests.orchestration_district import add_institution
 
@@ -37,7 +38,11 @@ PROJECT = Path(__file__).resolve().parents[1]
 APRIL = DayRange(date(2024, 4, 1), date(2024, 4, 30))
 FEW = DayRange(date(2024, 4, 1), date(2024, 4, 8))
 MAY = DayRange(date(2024, 5, 1), date(2024, 5, 2))
-BROKEN = '{"leaderboardRanking": "best"}'
+# These days are long ago: boards that are not to be archived say so.
+FOR_EVER = {"weekly": 36_500, "monthly": 36_500, "term": 36_500, "all-time": 36_500}
+MENDED = json.dumps({"leaderboardRetention": {**FOR_EVER, "daily": 36_500}})
+BROKEN = json.dumps({**json.loads(MENDED), "leaderboardRanking": "best"})
+EXPIRING = json.dumps({"leaderboardRetention": {**FOR_EVER, "daily": 30}})
 # Far more than it takes on a machine with nothing to spare.
 DEADLINE_SECONDS = 240
 
@@ -247,9 +252,8 @@ def dagster(
 
 def test_what_failed_is_done_alone_when_it_is_done_again(dagster: Dagster) -> None:
     database = dagster.database
-    for id in ("broken", "good"):
-        add_institution(database, id, days=APRIL, students=3)
-    dagster.set_metadata("broken", BROKEN)
+    add_institution(database, "broken", days=APRIL, students=3, metadata=BROKEN)
+    add_institution(database, "good", days=APRIL, students=3, metadata=MENDED)
     dagster.start()
     with DagsterInstance.get() as instance:
         # The institutions sensor is on from the start.
@@ -265,7 +269,8 @@ def test_what_failed_is_done_alone_when_it_is_done_again(dagster: Dagster) -> No
         assert status == "COMPLETED_FAILED"
         assert counts == dict.fromkeys(DAILY_ASSETS, (60, 30, 30))
         writers = dagster.writers("good", APRIL)
-        dagster.set_metadata("broken", "{}")
+        dagster.set_metadata("good", EXPIRING)
+        dagster.set_metadata("broken", MENDED)
         status, counts = dagster.backfill(
             RELAUNCH, parentRunId=dagster.last_backfill, strategy="FROM_FAILURE"
         )
@@ -297,11 +302,38 @@ def test_what_failed_is_done_alone_when_it_is_done_again(dagster: Dagster) -> No
             },
         )
         assert failed.status == DagsterRunStatus.FAILURE
-        dagster.set_metadata("broken", "{}")
+        dagster.set_metadata("broken", MENDED)
         resumed = dagster.run(instance, RERUN, parentRunId=failed.run_id, strategy="FROM_FAILURE")
         assert resumed.status == DagsterRunStatus.SUCCESS
         assert dagster.writers("broken", MAY) == {resumed.run_id}
         assert dagster.writers("good", MAY) == {failed.run_id}
+
+        # Meanwhile the retention sensor has seen what expired, and has it archived.
+        archived = dagster.wait("the sensor's run", lambda: _ended_sweeps(instance))
+        assert {run.status for run in archived} == {DagsterRunStatus.SUCCESS}
+        assert {run.tags["leaderboards/institution"] for run in archived} == {"good"}
+        assert {run.tags["leaderboards/granularity"] for run in archived} == {"daily"}
+        with database.transaction() as connection:
+            moved = connection.execute(
+                "SELECT institution_id, s.time_granularity, s.status, count(a.original_id)"
+                " FROM lb.leaderboard_snapshots s LEFT JOIN lb.archived_leaderboard_snapshots a"
+                " USING (institution_id, snapshot_date, type, reference_id, time_granularity)"
+                " WHERE snapshot_date <= %s AND time_granularity = 'daily' GROUP BY 1, 2, 3",
+                (APRIL.last,),
+            ).fetchall()
+            ledger = connection.execute(
+                "SELECT DISTINCT run_id FROM lb.archive_runs WHERE rows > 0"
+            ).fetchall()
+        assert sorted(moved) == [
+            ("broken", "daily", "ACTIVE", 0), ("good", "daily", "ARCHIVED", 30 * 4),
+        ]  # fmt: skip
+        assert {run_id for (run_id,) in ledger} == {run.run_id for run in archived}
+
+
+def _ended_sweeps(instance: DagsterInstance) -> list[DagsterRun]:
+    """The runs that the retention sensor has asked for, when there is one and all have ended."""
+    runs = instance.get_runs(RunsFilter(tags={"dagster/sensor_name": RETENTION_SENSOR}))
+    return list(runs) if all(run.is_finished for run in runs) else []
 
 
 def test_dagster_keeps_its_connections(dagster: Dagster) -> None:

@@ -15,6 +15,7 @@ from dagster import (
 )
 
 from lb_pipelines.db.engine import Database
+from lb_pipelines.orchestration.assets.archive import ARCHIVE
 from lb_pipelines.orchestration.build import build_defs
 from lb_pipelines.orchestration.jobs import DAILY_ASSETS, SNAPSHOTS
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
@@ -35,17 +36,17 @@ def test_everything_resolves(defs: Definitions) -> None:
     Definitions.validate_loadable(defs)
 
 
-@pytest.mark.parametrize("asset", DAILY_ASSETS)
+@pytest.mark.parametrize("asset", [*DAILY_ASSETS, ARCHIVE])
 def test_an_asset_says_what_it_is(leaderboards: AssetsDefinition, asset: str) -> None:
     spec = leaderboards.specs_by_key[AssetKey(asset)]
     assert spec.description
     assert len(spec.description.split(". ")) >= 3
     assert spec.owners
-    assert spec.kinds == {"postgres", "python", "numpy"}
-    assert spec.group_name in {"aggregates", "snapshots", "trends"}
+    assert spec.kinds == {"postgres", "python"} | ({"numpy"} if asset != ARCHIVE else set())
+    assert spec.group_name in {"aggregates", "snapshots", "trends", "archive"}
 
 
-@pytest.mark.parametrize("asset", DAILY_ASSETS)
+@pytest.mark.parametrize("asset", [*DAILY_ASSETS, ARCHIVE])
 def test_its_columns_are_those_of_its_table(
     leaderboards: AssetsDefinition, database: Database, asset: str
 ) -> None:
@@ -63,16 +64,22 @@ def test_its_columns_are_those_of_its_table(
     assert all(column.description for column in schema.columns)
 
 
-def test_every_snapshot_asset_is_checked_by_partition(leaderboards: AssetsDefinition) -> None:
+def test_boards_and_archive_are_checked_by_partition(leaderboards: AssetsDefinition) -> None:
     checked = {spec.asset_key.to_user_string(): spec for spec in leaderboards.check_specs}
-    assert set(checked) == set(SNAPSHOTS)
+    assert set(checked) == {*SNAPSHOTS, ARCHIVE}
     for spec in checked.values():
         assert spec.partitions_def == leaderboards.partitions_def
 
 
 def test_whatever_can_be_started_says_what_it_does_and_is_on(defs: Definitions) -> None:
     repository = defs.get_repository_def()
-    for job in ("daily_leaderboards", "reward_processing", "partition_maintenance"):
+    named = {job for job in repository.job_names if not job.startswith("__")}
+    assert named == {
+        "daily_leaderboards", "reward_processing", "partition_maintenance",
+        "archive_expired_snapshots", "restore_snapshots", "purge_snapshots", "export_archive",
+        "import_archive", "legal_hold", "erase_student",
+    }  # fmt: skip
+    for job in named:
         assert repository.get_job(job).description
     for schedule in repository.schedule_defs:
         assert schedule.description

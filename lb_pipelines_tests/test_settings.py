@@ -19,6 +19,7 @@ def test_nothing_set_means_an_embedded_server_in_the_project() -> None:
     assert str(settings.home) in settings.database_url
     assert settings.start_day == date(2013, 1, 1)
     assert settings.leaf_budget == 3000
+    assert settings.export_dir == settings.home / "exports"
 
 
 def test_what_is_set_is_read_and_what_is_empty_is_not() -> None:
@@ -30,6 +31,7 @@ def test_what_is_set_is_read_and_what_is_empty_is_not() -> None:
             "LB_LEAF_BUDGET": " 12 ",
             "LB_UI_HOST": "0.0.0.0",
             "LB_UI_PORT": "",
+            "LB_EXPORT_DIR": "~/exports",
             "LB_CACHE_URL": "redis://h:6379/1",
         }
     )
@@ -39,8 +41,10 @@ def test_what_is_set_is_read_and_what_is_empty_is_not() -> None:
         start_day=date(2020, 2, 29),
         leaf_budget=12,
         ui_host="0.0.0.0",
+        given_export_dir=Path.home() / "exports",
         cache_url="redis://h:6379/1",
     )
+    assert settings.export_dir == Path.home() / "exports"
     assert settings.database_url == "postgresql://u@h/d"
 
 

@@ -10,7 +10,7 @@ import typer
 
 from lb_pipelines.cli.access import database_opened
 from lb_pipelines.cli.reports import import_errors_told, tell_report, write_refusals
-from lb_pipelines.cli.telling import WITH_REFUSALS, AsJson, errors
+from lb_pipelines.cli.telling import LEFT_OUT, AsJson, errors
 from lb_pipelines.sources import district, oulad, plain
 from lb_pipelines.sources.progress import shown
 
@@ -58,7 +58,7 @@ def import_csv(
             write_refusals(report, report_file)
     tell_report(report, as_json)
     if report.refused_rows:
-        raise typer.Exit(WITH_REFUSALS)
+        raise typer.Exit(LEFT_OUT)
 
 
 def generate(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from lb_pipelines.cli import imports
+from lb_pipelines.cli import archive, erasures, exports, holds, imports, purges, returns
 from lb_pipelines.cli.access import database_opened
 from lb_pipelines.cli.telling import AsJson, errors_told, say
 from lb_pipelines.db.migrate import upgrade
@@ -27,3 +27,12 @@ def migrate(as_json: AsJson = False) -> None:
 
 app.add_typer(imports.app, name="import")
 app.command()(imports.generate)
+app.add_typer(archive.app, name="archive")
+archive.app.command(epilog=exports.EXPORT_EXAMPLES)(exports.export)
+archive.app.command(epilog=exports.CHECK_EXAMPLES)(exports.check)
+archive.app.command("import", epilog=exports.IMPORT_EXAMPLES)(exports.import_archive)
+app.command(epilog=returns.RESTORE_EXAMPLES)(returns.restore)
+app.command(epilog=returns.REMATERIALIZE_EXAMPLES)(returns.rematerialize)
+app.add_typer(holds.app, name="hold")
+app.add_typer(purges.app, name="purge")
+app.add_typer(erasures.app, name="erase")

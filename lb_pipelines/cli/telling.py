@@ -7,19 +7,26 @@ traceback; progress goes there too, and only where a person looks on.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from dataclasses import fields, is_dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import psycopg
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from lb_pipelines.core.institution import Institution
 from lb_pipelines.errors import DatabaseUnavailable, ImportRefused, LeaderboardError
 from lb_pipelines.sources.report import ImportReport
 
-REFUSED, WITH_REFUSALS = 1, 3
+REFUSED, LEFT_OUT = 1, 3
+
+_T = TypeVar("_T")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
@@ -64,9 +71,116 @@ def tell_error(error: LeaderboardError) -> None:
     console.print(error.remedy, markup=False, highlight=False, soft_wrap=True)
 
 
-def say(told: dict[str, Any], as_json: bool, text: str) -> None:
-    """Print the object, or the text that says the same."""
-    typer.echo(json.dumps(told) if as_json else text)
+class Refused:
+    """Institutions that a verb over several could not serve; the others are served all the same."""
+
+    def __init__(self) -> None:
+        self.errors: dict[str, LeaderboardError] = {}
+
+    def each(
+        self, institutions: Iterable[Institution], work: Callable[[Institution], _T]
+    ) -> Iterator[_T]:
+        """What the work gives for each institution that it does not fail for."""
+        for institution in institutions:
+            try:
+                done = work(institution)
+            except LeaderboardError as error:
+                self.errors[institution.id] = error
+            else:
+                yield done
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The errors as plain values, by institution."""
+        return [{"institutionId": id, **error_as_json(e)} for id, e in self.errors.items()]
+
+    def tell(self, as_json: bool) -> None:
+        """Say what went wrong, unless it was part of the JSON, and exit with 1 if anything did."""
+        if not as_json:
+            for error in self.errors.values():
+                tell_error(error)
+        if self.errors:
+            raise typer.Exit(REFUSED)
+
+
+def plain(value: object) -> Any:
+    """A result of the rooms as JSON has it: dataclasses as objects with camelCase names."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {_camel(field.name): plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value) if isinstance(value, Path) else value
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(map(str.capitalize, rest))
+
+
+def say(told: Mapping[str, Any], as_json: bool, *texts: Table | str) -> None:
+    """Print the object, or the tables and texts that say the same."""
+    if as_json:
+        typer.echo(json.dumps(plain(told)))
+        return
+    console = people()
+    for text in texts:
+        console.print(text, markup=False)
+
+
+def people() -> Console:
+    """Where people read what was asked for."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 200  # For a pipe or a file: nothing is folded that could be searched for.
+    return console
+
+
+def listing(title: str, columns: str, rows: Iterable[Sequence[object]]) -> Table:
+    """A table of values: whole numbers to the right with thousands, dates whole, None as nothing.
+
+    `columns` are the names, separated by commas.
+    """
+    names = columns.split(", ")
+    shown = [list(row) for row in rows]
+    made = Table(title=title, title_justify="left")
+    for position, name in enumerate(names):
+        values = [row[position] for row in shown if row[position] is not None]
+        numeric = any(isinstance(value, int) for value in values)
+        made.add_column(
+            name,
+            justify="right" if numeric else "left",
+            no_wrap=all(isinstance(value, int | date) for value in values),
+            overflow="fold",
+        )
+    for row in shown:
+        made.add_row(*map(_cell, row))
+    return made
+
+
+def _cell(value: object) -> Text:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Text(f"{value:,}")
+    return Text("" if value is None else str(value))
+
+
+def size(count: int) -> str:
+    """Bytes as people say them."""
+    amount = float(count)
+    for unit in ("B", "KB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def examples(*lines: str) -> str:
+    """The end of a verb's help: command lines to learn from."""
+    return "\n\n".join(("Examples:", *lines))
 
 
 def table(title: str, *numbers: str) -> Table:

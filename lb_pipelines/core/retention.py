@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from lb_pipelines.core.institution import Institution, type_is_not_whole
-from lb_pipelines.core.periods import month_start
+from lb_pipelines.core.periods import month_start, next_month
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.errors import InvalidSetting
 
@@ -93,6 +93,30 @@ class Hold:
             and (self.first_month is None or self.first_month <= month)
             and (self.last_month is None or month <= self.last_month)
         )
+
+
+def free_spans(type: BoardType, cutoff: date, in_force: Iterable[Hold]) -> list[tuple[date, date]]:
+    """The days before the cutoff on which no hold covers this type: [first, before), ascending.
+
+    The earliest span begins on the calendar's first day.
+    """
+    held = sorted(
+        (
+            hold.first_month or date.min,
+            date.max if hold.last_month is None else next_month(hold.last_month),
+        )
+        for hold in in_force
+        if hold.type is None or hold.type == type
+    )
+    spans = []
+    position = date.min
+    for first, after in held:
+        if position < min(first, cutoff):
+            spans.append((position, min(first, cutoff)))
+        position = max(position, after)
+    if position < cutoff:
+        spans.append((position, cutoff))
+    return spans
 
 
 @dataclass(frozen=True)

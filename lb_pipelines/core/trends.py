@@ -102,6 +102,8 @@ def trend_rows(
         tau_b(ranks[known], previous[known], known_offsets),
     )
     numbers = np.stack([column.astype(np.float64) for column in columns], axis=1)
+    # What is undefined is a NaN of either sign, as the processor has it; null in the table.
+    numbers[np.isnan(numbers)] = np.nan
     return TrendRows(
         now.boards.tolist(),
         *columns,
@@ -109,10 +111,14 @@ def trend_rows(
         movement=movement,
         students=students,
         content_hash=[
-            blake2b(b"\0".join((figure.tobytes(), *texts)), digest_size=16).digest()
-            for figure, *texts in zip(numbers, movement, students, strict=True)
+            content_hash(*parts) for parts in zip(numbers, movement, students, strict=True)
         ],
     )
+
+
+def content_hash(figures: Float64, movement: bytes, students: bytes) -> bytes:
+    """BLAKE2b-128 over a trend's figures, in the order of their columns, and its JSON texts."""
+    return blake2b(b"\0".join((figures.tobytes(), movement, students)), digest_size=16).digest()
 
 
 class _Moves:

@@ -17,14 +17,22 @@ from dagster import (
     in_process_executor,
 )
 
+from lb_pipelines.orchestration.archive_checks import retention_settings_check
 from lb_pipelines.orchestration.assets.leaderboards import RETRIES, leaderboards
 from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.jobs import (
+    archive_expired_snapshots_job,
     daily_leaderboards_job,
     partition_maintenance_job,
     reward_processing_job,
 )
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
+from lb_pipelines.orchestration.retention_jobs.erasing import erase_student_job
+from lb_pipelines.orchestration.retention_jobs.exports import export_archive_job, import_archive_job
+from lb_pipelines.orchestration.retention_jobs.holding import legal_hold_job
+from lb_pipelines.orchestration.retention_jobs.purging import purge_schedule, purge_snapshots_job
+from lb_pipelines.orchestration.retention_jobs.restoring import restore_snapshots_job
+from lb_pipelines.orchestration.retention_sensor import retention_sensor
 from lb_pipelines.orchestration.schedules import (
     daily_leaderboards_schedule,
     partition_maintenance_schedule,
@@ -46,18 +54,28 @@ def build_defs(
     sensing = DefaultSensorStatus.RUNNING
     return Definitions(
         assets=[leaderboards(settings.start_day, now, retries)],
+        asset_checks=[retention_settings_check()],
         jobs=[
             daily_leaderboards_job(),
             reward_processing_job(),
+            archive_expired_snapshots_job(),
+            restore_snapshots_job(now),
+            purge_snapshots_job(settings.home / "exports", now),
+            export_archive_job(),
+            import_archive_job(now),
+            legal_hold_job(now),
+            erase_student_job(now),
             partition_maintenance_job(settings.leaf_budget, now),
         ],
         schedules=[
             daily_leaderboards_schedule(settings.start_day, running),
             partition_maintenance_schedule(settings.leaf_budget, running),
+            purge_schedule(running),
         ],
         sensors=[
             institutions_sensor(sensing, now),
             late_events_sensor(settings.start_day, sensing, now),
+            retention_sensor(settings.start_day, sensing, now),
         ],
         resources={"leaderboard_database": LeaderboardDatabase(), **(resource_overrides or {})},
         # The speed is in the code: a process a step would cost more than the step.

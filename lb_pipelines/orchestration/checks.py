@@ -16,6 +16,7 @@ from dagster import (
     AssetCheckEvaluation,
     AssetCheckSeverity,
     AssetCheckSpec,
+    AssetKey,
     AssetRecordsFilter,
     DagsterEventType,
     DagsterInstance,
@@ -83,7 +84,7 @@ def evaluate(
         verdicts = verification.wrong_boards(
             connection, institution, check.type, days, at_most=at_most
         )
-    targets = _latest_materializations(instance, check, institution, days)
+    targets = latest_materializations(instance, check.spec.asset_key, institution, days)
     for day, verdict in verdicts.items():
         key = partition_key(day, institution.id)
         yield AssetCheckEvaluation(
@@ -105,12 +106,11 @@ def evaluate(
         )
 
 
-def _latest_materializations(
-    instance: DagsterInstance, check: SnapshotCheck, institution: Institution, days: DayRange
+def latest_materializations(
+    instance: DagsterInstance, asset: AssetKey, institution: Institution, days: DayRange
 ) -> dict[str, AssetCheckEvaluationTargetMaterializationData]:
     """By partition key: without it Dagster takes a verdict for one on an older materialization."""
     keys = {str(partition_key(day, institution.id)) for day in days}
-    asset = check.spec.asset_key
     ids = instance.get_latest_storage_id_by_partition(
         asset, DagsterEventType.ASSET_MATERIALIZATION, keys
     )

@@ -4,6 +4,8 @@ When a job starts without a person lies in `schedules` and `sensors`.
 """
 
 from dagster import (
+    AssetCheckKey,
+    AssetKey,
     AssetSelection,
     Config,
     Failure,
@@ -21,8 +23,11 @@ from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import partitions
 from lb_pipelines.db.partitions import MaintenanceReport
 from lb_pipelines.materialize import aggregates, snapshots, trends
+from lb_pipelines.orchestration.archive_checks import SETTINGS
+from lb_pipelines.orchestration.assets.archive import ARCHIVE
 from lb_pipelines.orchestration.assets.family import markdown_table
 from lb_pipelines.orchestration.clock import Clock, utc_now
+from lb_pipelines.orchestration.config import MOVES_TAG
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 
 AGGREGATES = [aggregates.ASSET]
@@ -32,9 +37,11 @@ DAILY_ASSETS = [*AGGREGATES, *SNAPSHOTS, *TRENDS]
 
 DAILY_LEADERBOARDS = "daily_leaderboards"
 REWARD_PROCESSING = "reward_processing"
+ARCHIVE_EXPIRED_SNAPSHOTS = "archive_expired_snapshots"
 PARTITION_MAINTENANCE = "partition_maintenance"
 
 WORK_TAG = "leaderboards/work"
+RETENTION = "retention"
 
 
 def daily_leaderboards_job() -> UnresolvedAssetJobDefinition:
@@ -52,16 +59,36 @@ def daily_leaderboards_job() -> UnresolvedAssetJobDefinition:
 
 
 def reward_processing_job() -> UnresolvedAssetJobDefinition:
-    """The order of the work that rewards wait for: points in, boards out."""
+    """The order of the work that rewards wait for: points in, boards out, old boards away."""
     return define_asset_job(
         REWARD_PROCESSING,
-        selection=AssetSelection.assets(*AGGREGATES, *SNAPSHOTS),
+        selection=_without_settings(AssetSelection.assets(*AGGREGATES, *SNAPSHOTS, ARCHIVE)),
         description=(
             "What rewards are handed out by: point aggregates, then the snapshots of every board, "
-            "for any days and institutions. Trends are left to daily_leaderboards."
+            "for any days and institutions; then what has expired by the day after goes into the "
+            "archive. Trends are left to daily_leaderboards."
         ),
-        tags={WORK_TAG: "rewards"},
+        tags={WORK_TAG: "rewards", **MOVES_TAG},
     )
+
+
+def archive_expired_snapshots_job() -> UnresolvedAssetJobDefinition:
+    """The archive alone: what the retention sensor starts."""
+    return define_asset_job(
+        ARCHIVE_EXPIRED_SNAPSHOTS,
+        selection=_without_settings(AssetSelection.assets(ARCHIVE)),
+        description=(
+            "Moves snapshots whose retention is over into the archive, as of the day after a "
+            "partition. The retention sensor starts it where something has expired; started by "
+            "hand it only shows its plan, until archive_dry_run is set to false."
+        ),
+        tags={WORK_TAG: RETENTION},
+    )
+
+
+def _without_settings(selection: AssetSelection) -> AssetSelection:
+    """The check of everyone's settings is not about the partitions of a run."""
+    return selection - AssetSelection.checks(AssetCheckKey(AssetKey(ARCHIVE), SETTINGS))
 
 
 class MaintenanceConfig(Config):

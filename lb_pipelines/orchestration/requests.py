@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
+from lb_pipelines.orchestration.jobs import ARCHIVE_EXPIRED_SNAPSHOTS
 from lb_pipelines.orchestration.partitions import Rectangle
 
 Coverage = Counter[tuple[str, date]]
 
-_UNFINISHED = [
+UNFINISHED = [
     DagsterRunStatus.NOT_STARTED,
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.STARTING,
@@ -21,9 +22,16 @@ _UNFINISHED = [
 ]
 
 
+def makes_boards(run: DagsterRun) -> bool:
+    """Whether a run over partitions is about their boards; else it only archives old ones."""
+    return run.job_name != ARCHIVE_EXPIRED_SNAPSHOTS
+
+
 def at_work(instance: DagsterInstance, order: Sequence[str]) -> Coverage:
-    """(institution, day) to the number of runs, of whatever origin, that have yet to end."""
-    return _coverage(instance, RunsFilter(statuses=_UNFINISHED), order)
+    """(institution, day) to the number of runs for its boards that have yet to end, whoever
+    started them.
+    """
+    return _coverage(instance, RunsFilter(statuses=UNFINISHED), order)
 
 
 def asked_by_schedule(
@@ -36,7 +44,7 @@ def asked_by_schedule(
 
 def _coverage(instance: DagsterInstance, runs: RunsFilter, order: Sequence[str]) -> Coverage:
     rectangles: Iterable[Rectangle | None] = (
-        Rectangle.of_run(run.tags) for run in instance.get_runs(filters=runs)
+        Rectangle.of_run(run.tags) for run in instance.get_runs(filters=runs) if makes_boards(run)
     )
     return Counter(
         (institution_id, day)

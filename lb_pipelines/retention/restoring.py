@@ -10,7 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from itertools import groupby
+
+import psycopg.errors
 
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, month_start, next_month
@@ -67,6 +70,16 @@ def plan_restore(
     )
 
 
+def check_until(institution: Institution, until: date, today: date) -> None:
+    """Raise `InvalidSelection` where snapshots restored until this day would expire at once."""
+    if until < today:
+        raise InvalidSelection(
+            f"A restore until {until} would be over before it began ({today} in institution"
+            f" {institution.id!r})",
+            "Give the last day on which the snapshots are to stay active, today or later",
+        )
+
+
 def restore(
     database: Database,
     institution: Institution,
@@ -84,12 +97,7 @@ def restore(
     over, and `ArchiveContradicted` where a snapshot with a copy is ACTIVE already.
     """
     started = time.perf_counter()
-    if until < today:
-        raise InvalidSelection(
-            f"A restore until {until} would be over before it began ({today} in institution"
-            f" {institution.id!r})",
-            "Give the last day on which the snapshots are to stay active, today or later",
-        )
+    check_until(institution, until, today)
     with database.transaction() as connection:
         days = archive.selected_days(connection, institution, selection)
     if not days:
@@ -107,29 +115,65 @@ def restore(
             started_by=actor.name,
             run_id=actor.run_id,
         )
-    for months in _months(days):
-        partitions.ensure_snapshot_months(database, institution.id, months.first, months.last)
+    _ensure_months(database, institution, days)
     for academic_year, batch in _batches(days, batch_rows):
+        move = partial(
+            _restore_batch,
+            database,
+            institution,
+            selection,
+            batch,
+            academic_year=academic_year,
+            until=until,
+            run=run,
+            batch_rows=batch_rows,
+        )
         moved = None
         while moved is None or moved.rows == batch_rows:
-            with database.transaction() as connection:
-                writers.write_alone(connection, institution)
-                moved = archive.restore(
-                    connection,
-                    institution,
-                    selection,
-                    batch,
-                    academic_year=academic_year,
-                    until=until,
-                    archive_run=run,
-                    batch_rows=batch_rows,
-                )
+            try:
+                moved = move()
+            except psycopg.errors.CheckViolation:
+                # The institution was moved into a subtree of its own since its months were made.
+                _ensure_months(database, institution, days)
+                moved = move()
             if on_batch is not None:
                 on_batch(moved)
     with database.transaction() as connection:
         line = archive_ledger.finish(connection, run)
     seconds = time.perf_counter() - started
     return Restored(run, institution.id, line.rows, line.bytes, line.digest, until, seconds)
+
+
+def _restore_batch(
+    database: Database,
+    institution: Institution,
+    selection: ArchiveSelection,
+    batch: Batch,
+    *,
+    academic_year: str,
+    until: date,
+    run: int,
+    batch_rows: int,
+) -> Moved:
+    with database.transaction() as connection:
+        writers.write_alone(connection, institution)
+        return archive.restore(
+            connection,
+            institution,
+            selection,
+            batch,
+            academic_year=academic_year,
+            until=until,
+            archive_run=run,
+            batch_rows=batch_rows,
+        )
+
+
+def _ensure_months(
+    database: Database, institution: Institution, days: Iterable[SelectedDay]
+) -> None:
+    for months in _months(days):
+        partitions.ensure_snapshot_months(database, institution.id, months.first, months.last)
 
 
 def _months(days: Iterable[SelectedDay]) -> Iterator[DayRange]:

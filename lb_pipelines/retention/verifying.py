@@ -6,11 +6,14 @@ the history.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import DayRange
+from lb_pipelines.core.periods import ONE_DAY, DayRange, next_month
 from lb_pipelines.db.engine import Database
+from lb_pipelines.db.partitions.names import months_between
+from lb_pipelines.db.repositories import retention as repository
+from lb_pipelines.db.repositories.retention import Comparison
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,15 @@ class ArchiveVerdict:
     unexplained: int = 0
     example: str | None = None
 
+    def joined(self, found: Comparison) -> ArchiveVerdict:
+        """The verdict with what one more month has shown."""
+        counts = {
+            field.name: getattr(self, field.name) + getattr(found, field.name)
+            for field in fields(self)
+            if field.name != "example"
+        }
+        return replace(self, **counts, example=self.example or found.example)
+
     @property
     def wrong(self) -> int:
         """How many things are wrong; 0: the archive can be relied on."""
@@ -44,4 +56,15 @@ def verify(
     database: Database, institution: Institution, days: DayRange | None = None
 ) -> ArchiveVerdict:
     """Compare the institution's originals and copies of these days, of all unless given."""
-    raise NotImplementedError
+    if days is None:
+        with database.transaction() as connection:
+            days = repository.span_of(connection, institution)
+    if days is None:
+        return ArchiveVerdict()
+    verdict = ArchiveVerdict()
+    for month in months_between(days.first, days.last):
+        part = DayRange(max(month, days.first), min(next_month(month) - ONE_DAY, days.last))
+        with database.transaction() as connection:
+            found = repository.compare(connection, institution, part)
+        verdict = verdict.joined(found)
+    return verdict

@@ -138,6 +138,7 @@ def generate(database: Database, spec: District, *, progress: Progress = silent)
     for school in _schools(spec):
         with database.transaction() as connection:
             done = _write(connection, school, report, progress, done)
+    report.note_left_out()
     report.seconds = perf_counter() - began
     return report
 
@@ -333,8 +334,9 @@ class _SchoolKeys:
             known = Keys.read(connection, dimension, [key])
             values = known.columns[f"{dimension}_key"]
             return [
-                values.take(
-                    known.find(pa.repeat(pa.scalar(key, pa.int32()), len(some)), some)
+                pc.fill_null(
+                    values.take(known.find(pa.repeat(pa.scalar(key, pa.int32()), len(some)), some)),
+                    loading.NOBODY,
                 ).to_numpy()
                 for some in ids
             ]

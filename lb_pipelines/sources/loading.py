@@ -4,6 +4,8 @@ Everything here runs in the caller's transaction, so that an import is there as 
 all, whatever kills it; two imports at once wait for each other at `lock`. What is stored already
 is left alone: importing the same again changes nothing, not even `updated_at`.
 
+Whoever was erased stays so: their rows are left out (`erased`), which is known under the lock.
+
 An institution without events gets them by COPY straight into `lb.student_points`; else they are
 staged and merged by event id (`load_points`).
 """
@@ -16,10 +18,12 @@ from datetime import date
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lb_pipelines.core.periods import next_month
+from lb_pipelines.core.pseudonyms import suppression
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.partitions import ensure_event_months
@@ -90,9 +94,14 @@ POINTS = pa.schema(
         ("event_id", _TEXT),
     ]
 )
-"""Columns of events in `load_points`; `status`, `updated_at` (else ACTIVE, now) may follow."""
+"""Columns of events in `load_points`, a student_key of NOBODY for who was erased; `status` and
+`updated_at` (else ACTIVE, now) may follow."""
+NOBODY = 0
+"""The key of a student who is not there, because they were erased."""
 DERIVED = ("subject_derived", "campus_derived")
 """Boolean columns that may follow too: the value was not given, but derived from the class."""
+_STUDENTS_OF = {"students": "id", "enrollments": "student_id"}
+"""The column of a table that `merge` takes that names a student."""
 
 
 def merge(connection: Connection, table: str, rows: pa.Table) -> Written:
@@ -102,6 +111,7 @@ def merge(connection: Connection, table: str, rows: pa.Table) -> Written:
     id that a row refers to must exist; a class without its subject or term fails.
     """
     names = SCHEMAS[table].names
+    rows, left_out = _without_erased(connection, table, rows)
     getattr(queries.imports, f"stage_{table}")(connection)
     batches = rows.select(names).cast(SCHEMAS[table]).to_batches(max_chunksize=BATCH_ROWS)
     staged = arrow_copy.write(connection, f"incoming_{table}", batches)
@@ -113,13 +123,38 @@ def merge(connection: Connection, table: str, rows: pa.Table) -> Written:
     else:
         inserted, changed = getattr(queries.imports, f"merge_{table}")(connection)
     queries.imports.plan_anew(connection)
-    return Written(inserted, changed, staged - inserted - changed)
+    return Written(inserted, changed, staged - inserted - changed, left_out=left_out)
 
 
 def lock(connection: Connection, institution_keys: Iterable[int]) -> None:
-    """Keep every other load of these institutions out until the transaction ends."""
+    """Keep every other load of these institutions out until the transaction ends, and erasures.
+
+    Before any of their rows is written, so that nobody waits in a circle.
+    """
     for key in sorted(set(institution_keys)):
         queries.imports.lock(connection, institution_key=key)
+        queries.writers.write_beside_others(connection, institution_key=key)
+
+
+def erased(connection: Connection, institution_keys: pa.Array, ids: pa.Array) -> pa.Array:
+    """Where an id is that of a student who was erased; the institutions are locked."""
+    found = np.zeros(len(ids), dtype=bool)
+    concerned = pc.unique(institution_keys).drop_null().to_pylist()
+    for key, salt, digests in queries.imports.suppressions(connection, institution_keys=concerned):
+        mine = pc.and_(pc.fill_null(pc.equal(institution_keys, key), False), ids.is_valid())
+        encoded = ids.filter(mine).dictionary_encode()
+        suppressed = set(digests)
+        of_id = [suppression(salt, id) in suppressed for id in encoded.dictionary.to_pylist()]
+        found[np.asarray(mine)] = np.array(of_id, dtype=bool)[encoded.indices.to_numpy()]
+    return pa.array(found)
+
+
+def _without_erased(connection: Connection, table: str, rows: pa.Table) -> tuple[pa.Table, int]:
+    if table not in _STUDENTS_OF:
+        return rows, 0
+    owners, ids = (rows[name].combine_chunks() for name in ("institution_key", _STUDENTS_OF[table]))
+    left_out = erased(connection, owners, ids)
+    return rows.filter(pc.invert(left_out)), left_out.true_count
 
 
 def merge_institution(
@@ -130,6 +165,7 @@ def merge_institution(
     academic_year_start_month: int | None = None,
 ) -> tuple[int, Written]:
     """Make or correct one institution and lock it; its key. Raises if it is not active."""
+    lock(connection, [key for key, _ in filter(None, [institutions(connection).get(id)])])
     row: dict[str, list[Any]] = {name: [None] for name in SCHEMAS["institutions"].names}
     row |= {"id": [id], "name": [name], "time_zone": [time_zone]}
     row["academic_year_start_month"] = [academic_year_start_month]
@@ -241,8 +277,16 @@ def load_points(
     """Bring the events of a locked institution in; no event id may come twice in the batches.
 
     An event that is stored gets the new values and `updated_at` = now where they differ; one that
-    has another time now replaces the row with the old time.
+    has another time now replaces the row with the old time. Events of NOBODY are left out.
     """
+    living = _Living(batches)
+    written = _load_points(connection, institution_key, living)
+    return written + Written(left_out=living.left_out)
+
+
+def _load_points(
+    connection: Connection, institution_key: int, batches: Iterable[pa.RecordBatch]
+) -> Written:
     if not queries.imports.has_events(connection, institution_key=institution_key):
         plain = (_owned(batch.drop_columns(_derived(batch)), institution_key) for batch in batches)
         return Written(inserted=arrow_copy.write(connection, "lb.student_points", plain))
@@ -271,6 +315,22 @@ def _merge_points(
     changed = queries.imports.count_changed_points(connection, institution_key=institution_key)
     written = queries.imports.merge_points(connection)
     return Written(written - changed, changed, unchanged, sum(left.values()))
+
+
+class _Living:
+    """Batches of events without those of NOBODY, which are counted."""
+
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self.left_out = 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._batches:
+            living = batch
+            if pc.any(pc.equal(batch["student_key"], NOBODY)).as_py():
+                living = batch.filter(pc.not_equal(batch["student_key"], NOBODY))
+                self.left_out += batch.num_rows - living.num_rows
+            yield living
 
 
 def _owned(batch: pa.RecordBatch, institution_key: int) -> pa.RecordBatch:

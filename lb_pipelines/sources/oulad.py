@@ -183,6 +183,7 @@ def import_directory(
 
         written = loading.load_points(connection, key, batches())
         report.add_written("student_points", written)
+    report.note_left_out()
     report.seconds = perf_counter() - began
     return report
 
@@ -349,7 +350,8 @@ class _EventKeys:
             known = Keys.read(connection, dimension, [institution_key])
             owners = pa.repeat(pa.scalar(institution_key, pa.int32()), len(ids))
             values = known.columns[column or f"{dimension}_key"]
-            return values.take(known.find(owners, ids)).to_numpy()
+            found = values.take(known.find(owners, ids))
+            return pc.fill_null(found, loading.NOBODY).to_numpy()
 
         classes = pa.array(school.class_ids())
         return cls(

@@ -87,6 +87,7 @@ def import_directory(
         work = _Import(database, connection, report, _a_year_after(today), progress)
         work.skip_refused = skip_refused
         work.run(found)
+        report.note_left_out()
         report.seconds = perf_counter() - began
         if report.refused_rows and not skip_refused:
             raise ImportRefused(
@@ -149,17 +150,40 @@ class _Import:
                 texts[form.name] = files.read_text(found[form.name], form.required, form.optional)
                 rows = texts[form.name].table.num_rows
                 self.progress(f"reading {found[form.name].name}", rows, rows)
+        # Those that exist are locked before their own rows are touched, new ones afterwards.
+        self._lock(texts)
         if "institutions" in texts:
             self._import_institutions(self._checker("institutions", texts))
-        self.institutions = loading.institutions(self.connection)
-        self.institution_keys = self._concerned(texts)
-        loading.lock(self.connection, self.institution_keys)
+            self._lock(texts)
         for form in FORMAT[1:]:
             if form.name in texts:
                 getattr(self, f"_import_{form.name}")(self._checker(form.name, texts))
 
+    def _lock(self, texts: dict[str, files.TextFile]) -> None:
+        self.institutions = loading.institutions(self.connection)
+        self.institution_keys = self._concerned(texts)
+        loading.lock(self.connection, self.institution_keys)
+
     def _checker(self, name: str, texts: dict[str, files.TextFile]) -> Checker:
-        return Checker(texts.pop(name), name, self.report, self.latest)
+        text = texts.pop(name)
+        rows = text.table.num_rows
+        if "student_id" in text.table.column_names:
+            self._leave_out_erased(name, text)
+        check = Checker(text, name, self.report, self.latest)
+        self.report.read[text.path.name].rows += rows - text.table.num_rows
+        return check
+
+    def _leave_out_erased(self, name: str, text: files.TextFile) -> None:
+        """Before any check: an erased student is not unknown, but not to be known."""
+        owners, ids = (
+            text.table[column].combine_chunks() for column in ("institution_id", "student_id")
+        )
+        left_out = loading.erased(self.connection, self._keys_of_owners(owners), ids)
+        if left_out.true_count:
+            living = pc.invert(left_out)
+            text.table, text.lines = text.table.filter(living), text.lines.filter(living)
+            table = "student_points" if name == "points" else name
+            self.report.add_written(table, Written(left_out=left_out.true_count))
 
     def _concerned(self, texts: dict[str, files.TextFile]) -> list[int]:
         ids: set[str | None] = set()
@@ -342,11 +366,15 @@ class _Import:
         """The key of each row's institution; null, and the row refused, where there is none."""
         ids = check.text("institution_id")
         check.refuse(ids.is_null(), "institution_id", "missing")
-        known = list(self.institutions)
-        at = pc.index_in(ids, value_set=pa.array(known, pa.string()), skip_nulls=True)
-        check.refuse(pc.and_(ids.is_valid(), at.is_null()), "institution_id", "unknown institution")
+        owners = self._keys_of_owners(ids)
+        unknown = pc.and_(ids.is_valid(), owners.is_null())
+        check.refuse(unknown, "institution_id", "unknown institution")
+        return owners
+
+    def _keys_of_owners(self, ids: pa.Array) -> pa.Array:
+        known = pa.array(list(self.institutions), pa.string())
         keys = pa.array([key for key, _ in self.institutions.values()], pa.int32())
-        return keys.take(at)
+        return keys.take(pc.index_in(ids, value_set=known, skip_nulls=True))
 
     def _find(
         self, check: Checker, owners: pa.Array, dimension: str, *, required: bool

@@ -36,13 +36,14 @@ class Written:
     """What became of the rows for one table of the database.
 
     `moved` events (counted among `inserted` too) had another time under the same id; the old row
-    was removed.
+    was removed. `left_out` rows are of students who were erased.
     """
 
     inserted: int = 0
     changed: int = 0
     unchanged: int = 0
     moved: int = 0
+    left_out: int = 0
 
     def __add__(self, other: Written) -> Written:
         return Written(
@@ -50,6 +51,7 @@ class Written:
             self.changed + other.changed,
             self.unchanged + other.unchanged,
             self.moved + other.moved,
+            self.left_out + other.left_out,
         )
 
 
@@ -76,6 +78,12 @@ class ImportReport:
     def add_written(self, table: str, written: Written) -> None:
         """Count what was written to a table, on top of what was counted before."""
         self.written[table] = self.written.get(table, Written()) + written
+
+    def note_left_out(self) -> None:
+        """Say how many rows of erased students were left out, if any; not which."""
+        left_out = sum(table.left_out for table in self.written.values())
+        if left_out:
+            self.notes.append(f"{left_out:,} rows of erased students left out")
 
     def first_refusals(self, count: int = SHOWN) -> list[dict[str, Any]]:
         """The first refusals as dictionaries of file, line, column, value and reason."""

@@ -40,7 +40,7 @@ def fail_lost_runs(dagster_home: Path, run_ids: Sequence[str], code_server: str)
             served_by = json.loads(run.tags.get(_SERVED_BY, "{}")) if run is not None else {}
             if run is not None and served_by.get("socket") == code_server:
                 instance.report_run_failed(run, "Its process ended when Dagster was stopped.")
-                covered = Rectangle.of_run(run.tags)
+                covered = Rectangle.of_run(run.tags) if requests.makes_boards(run) else None
                 lost += [covered] if covered is not None else []
     return lost
 

@@ -16,6 +16,7 @@ from psycopg import sql
 from lb_pipelines.core.words import validate_institution_id
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection, Database
+from lb_pipelines.db.partitions.detaching import finish_pending
 from lb_pipelines.db.partitions.leaves import (
     attach_top,
     create,
@@ -121,6 +122,8 @@ def _demote(connection: Connection, institution_id: str) -> int:
     if not is_dedicated(connection, institution_id):
         return 0
     _lock_subtrees(connection, institution_id)
+    # A purge that was killed; its next run finds the leaf standing alone and goes on.
+    finish_pending(connection, institution_id)
     months = leaf_months(connection).get(institution_id, set())
     lz4 = bool(queries.partitions.offers_lz4(connection))
     for leaf in board_leaves(SHARED, sorted(months)):

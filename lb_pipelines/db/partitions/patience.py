@@ -69,9 +69,9 @@ class Patience:
         raise AssertionError("unreachable")
 
 
-def set_lock_timeout(connection: Connection, seconds: float) -> None:
-    """Let no statement of this transaction wait longer than this for a lock."""
-    milliseconds = sql.Literal(f"{max(1, round(seconds * 1000))}ms")
+def set_lock_timeout(connection: Connection, seconds: float | None) -> None:
+    """Let no statement of this transaction wait longer than this for a lock; None: for ever."""
+    milliseconds = sql.Literal("0" if seconds is None else f"{max(1, round(seconds * 1000))}ms")
     connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(milliseconds))
 
 

@@ -39,6 +39,14 @@ class ArchivedSnapshot:
 
 
 @dataclass(frozen=True)
+class Place:
+    """What of a page's last row the next page begins after; an `ArchivedSnapshot` is one too."""
+
+    snapshot_date: date
+    original_id: str
+
+
+@dataclass(frozen=True)
 class SelectedDay:
     """How much of a selection lies in one academic year, type and day."""
 
@@ -84,6 +92,7 @@ def sweep(
     year = academic_year(batch.days.first, institution.academic_year_start_month)
     others = [other for other in academic_years_around(batch.days.first) if other != year]
     refuse_contradiction(connection, institution, batch, granularity, others)
+    queries.archive.let_a_batch_fit_in_memory(connection)
     return Moved(
         *queries.archive.sweep(
             connection,
@@ -141,6 +150,7 @@ def restore(
 
     Raises `ArchiveContradicted` where one is ACTIVE already.
     """
+    queries.archive.let_a_batch_fit_in_memory(connection)
     rows, bytes, contradicted = queries.archive.restore(
         connection,
         institution_id=institution.id,
@@ -179,7 +189,7 @@ def read(
     selection: ArchiveSelection,
     *,
     limit: int = 100,
-    after: ArchivedSnapshot | None = None,
+    after: ArchivedSnapshot | Place | None = None,
 ) -> list[ArchivedSnapshot]:
     """A page of archived snapshots, the newest day first; `after`: the last row of the page before.
 

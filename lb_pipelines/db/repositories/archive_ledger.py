@@ -116,9 +116,9 @@ def totals_of(
     rows = queries.archive_ledger.totals(connection, institution_key=institution.key, today=today)
     return {
         Granularity(granularity): SweptOfDay(
-            Granularity(granularity), *figures, digest=digest_text(high, low)
+            Granularity(granularity), cutoff, runs, moved, bytes, digest_text(high, low)
         )
-        for granularity, *figures, high, low in rows
+        for granularity, cutoff, runs, moved, bytes, high, low in rows
     }
 
 
@@ -128,19 +128,19 @@ def digest_text(high: int, low: int) -> str:
 
 
 def _run(row: tuple[Any, ...]) -> ArchiveRun:
-    number, kind, granularity, *dates, selection, rows, bytes, high, low, started, finished = row[
-        :13
-    ]
+    (number, kind, granularity, today, cutoff, until, selection, moved, bytes, high, low, *rest) = (
+        row
+    )
     return ArchiveRun(
         number,
         RunKind(kind),
         None if granularity is None else Granularity(granularity),
-        *dates,
+        today,
+        cutoff,
+        until,
         selection,
-        rows,
+        moved,
         bytes,
         digest_text(high, low),
-        started,
-        finished,
-        *row[13:],
+        *rest,
     )

@@ -98,6 +98,7 @@ def replace_trends(
     else:
         _stage(connection, table, columns)
         written = table.remove_vanished(connection, **which) + table.upsert(connection, **which)
+        queries.joins.by_any(connection)
     _settle_leads(connection, institution, type, day - ONE_DAY)
     _settle_leads(connection, institution, type, day)
     return Replaced(written)
@@ -133,8 +134,10 @@ def _copy_in(connection: Connection, table: Any, columns: Columns) -> int:
 
 
 def _stage(connection: Connection, table: Any, columns: Columns) -> None:
+    """Into the temporary table; what compares it with others comes next."""
     table.prepare_stage(connection)
     bulk.write_rows(connection, queries.text(table.copy_to_stage), columns)
+    queries.joins.by_hash(connection)
 
 
 class _Counted:

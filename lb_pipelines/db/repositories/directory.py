@@ -1,6 +1,7 @@
 """Students, boards and enrollments of an institution, as ordinals in the order of their ids.
 
-An ordinal is a position in the ascending list of ids; ascending ordinals are ascending ids.
+An ordinal is a position in the ascending list of ids; ascending ordinals are ascending ids. Only
+an erased student has a pseudonym for an id and keeps the old place (`lb.students.order_key`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A day's boards at a glance: the few that a person wants to see first."""
+"""A day's boards at a glance: the few that a person wants to see first; no student is named."""
 
 from __future__ import annotations
 
@@ -12,21 +12,16 @@ from lb_pipelines.db.engine import Connection
 
 
 @dataclass(frozen=True)
-class Leader:
-    """One of the first entries of a board."""
-
-    student_id: str
-    points: int
-
-
-@dataclass(frozen=True)
 class BoardGlance:
-    """The largest board of a granularity; `name` is the class's, subject's or campus's."""
+    """The largest board of a granularity; `name` is the class's, subject's or campus's.
+
+    `points` are those of the first three entries.
+    """
 
     granularity: str
     name: str
     ranked: int
-    leaders: list[Leader]
+    points: list[int]
 
 
 @dataclass(frozen=True)
@@ -38,24 +33,19 @@ class TrendGlance:
     baseline: date
     ranked: int
     ranked_change: int
-    leader_id: str
     leader_days: int
+    leader_points: int
     retained_share: float | None
 
 
 def largest_snapshots(
     connection: Connection, institution: Institution, type: BoardType, day: date
 ) -> list[BoardGlance]:
-    """Of each granularity the board with the most ranked students, with its first three."""
+    """Of each granularity the board with the most ranked students."""
     rows = queries.glances.largest_snapshots(
         connection, institution_id=institution.id, type=type, day=day
     )
-    return [
-        BoardGlance(
-            granularity, name, ranked, [Leader(e["studentId"], e["points"]) for e in leaders]
-        )
-        for granularity, name, ranked, leaders in rows
-    ]
+    return [BoardGlance(*row) for row in rows]
 
 
 def largest_trends(

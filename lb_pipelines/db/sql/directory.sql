@@ -1,7 +1,9 @@
 -- Who and what an institution's boards are about, by id.
 
 -- name: students(institution_key)
-SELECT student_key, id FROM lb.students WHERE institution_key = :institution_key ORDER BY id;
+-- An erased student keeps the place among the ids that ties were broken by.
+SELECT student_key, id FROM lb.students WHERE institution_key = :institution_key
+ORDER BY coalesce(order_key, id), student_key;
 
 -- name: boards_of_class(institution_key)
 SELECT c.class_key, t.id, c.id

@@ -1,4 +1,5 @@
--- A day's boards at a glance, and what must be true of them.
+-- A day's boards at a glance: numbers only. What is shown is kept by others, where no erasure of a
+-- student reaches.
 
 -- name: largest_snapshots(institution_id, type, day)
 -- The statistics are read of all boards of the day, entries only of the one chosen.
@@ -10,7 +11,7 @@ WITH largest AS (
     ORDER BY time_granularity, (metadata ->> 'ranked')::integer DESC, reference_id
 )
 SELECT time_granularity, coalesce(c.name, j.name, p.name, reference_id), l.ranked,
-       jsonb_path_query_array(s.entries, '$[0 to 2]')
+       jsonb_path_query_array(s.entries, '$[0 to 2].points')
 FROM largest l
 JOIN lb.leaderboard_snapshots s USING (time_granularity, reference_id)
 JOIN lb.institutions i ON i.id = s.institution_id
@@ -27,13 +28,14 @@ ORDER BY array_position(ARRAY['daily', 'weekly', 'monthly', 'term', 'all-time'],
 WITH largest AS (
     SELECT DISTINCT ON (time_granularity)
            time_granularity, institution_id, type, reference_id, baseline_date, ranked,
-           ranked_change, leader_id, leader_days, retained_share
+           ranked_change, leader_days, movement #> '{top3,0,points}' AS leader_points,
+           retained_share
     FROM lb.leaderboard_trends
     WHERE institution_id = :institution_id AND type = :type AND snapshot_date = :day
     ORDER BY time_granularity, ranked DESC, reference_id
 )
 SELECT time_granularity, coalesce(c.name, j.name, p.name, reference_id), baseline_date, ranked,
-       ranked_change, leader_id, leader_days, retained_share
+       ranked_change, leader_days, leader_points, retained_share
 FROM largest l
 JOIN lb.institutions i ON i.id = l.institution_id
 LEFT JOIN lb.classes c

@@ -188,6 +188,13 @@ SELECT count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) FROM w
 -- name: institution_keys()
 SELECT id, institution_key, status FROM lb.institutions;
 
+-- name: suppressions(institution_keys)
+-- Whom no import brings back.
+SELECT institution_key, i.erasure_salt, array_agg(e.suppression)
+FROM lb.erasures e JOIN lb.institutions i USING (institution_key)
+WHERE institution_key = ANY (:institution_keys)
+GROUP BY 1, 2;
+
 -- name: campus_keys(institution_keys)
 SELECT institution_key, id, campus_key FROM lb.campuses
 WHERE institution_key = ANY (:institution_keys);

@@ -79,3 +79,26 @@ SELECT pg_try_advisory_lock(hashtextextended(:key, 27746));
 
 -- name: unlock(key)$
 SELECT pg_advisory_unlock(hashtextextended(:key, 27746));
+
+-- name: standing(name)$
+-- As lb_pipelines.db.partitions.detaching.Standing has it.
+SELECT coalesce((
+    SELECT CASE WHEN i.inhrelid IS NULL THEN 'alone' WHEN i.inhdetachpending THEN 'pending'
+                ELSE 'attached' END
+    FROM pg_catalog.pg_class c
+    LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+    WHERE c.relnamespace = 'lb_part'::regnamespace AND c.relname = CAST(:name AS name)), 'absent');
+
+-- name: pending_below(parent)
+-- Leaves of a branch whose detach was begun and not ended.
+SELECT c.relname::text
+FROM pg_catalog.pg_class p
+JOIN pg_catalog.pg_inherits i ON i.inhparent = p.oid AND i.inhdetachpending
+JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+WHERE p.relnamespace = 'lb_part'::regnamespace AND p.relname = CAST(:parent AS name);
+
+-- name: own_checks(name)
+SELECT k.conname::text
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.contype = 'c' AND k.coninhcount = 0
+WHERE c.relnamespace = 'lb_part'::regnamespace AND c.relname = CAST(:name AS name);

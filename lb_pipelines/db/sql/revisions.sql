@@ -13,8 +13,8 @@ WHERE s.institution_id = :institution_id AND s.type = :type AND s.snapshot_date 
   AND g.content_hash <> s.content_hash
   AND EXISTS (
       SELECT FROM lb.archived_leaderboard_snapshots a
-      WHERE a.institution_id = :institution_id AND a.original_id = s.id
-        AND a.academic_year = ANY (:academic_years));
+      WHERE a.institution_id = :institution_id AND a.type = :type AND a.snapshot_date = :day
+        AND a.academic_year = ANY (:academic_years) AND a.original_id = s.id);
 
 -- name: remove_originals(institution_id, type, day, academic_years)!
 -- Of boards that have no ranked student any more.
@@ -26,14 +26,14 @@ WHERE s.institution_id = :institution_id AND s.type = :type AND s.snapshot_date 
       WHERE g.reference_id = s.reference_id AND g.time_granularity = s.time_granularity)
   AND EXISTS (
       SELECT FROM lb.archived_leaderboard_snapshots a
-      WHERE a.institution_id = :institution_id AND a.original_id = s.id
-        AND a.academic_year = ANY (:academic_years));
+      WHERE a.institution_id = :institution_id AND a.type = :type AND a.snapshot_date = :day
+        AND a.academic_year = ANY (:academic_years) AND a.original_id = s.id);
 
 -- name: renew_copies(institution_id, institution_key, type, day, academic_years, run_id)!
 -- Rewritten, or gone with their boards; the ledger keeps what they said. A revision is a number
 -- that this snapshot never had, whatever was restored, archived again or imported in between.
 WITH changing AS (
-    SELECT a.academic_year, a.original_id, a.content_hash AS old_hash,
+    SELECT a.original_id, a.content_hash AS old_hash,
            1 + greatest(a.revision, (
                SELECT max(r.revision) FROM lb.archive_revisions r
                WHERE r.institution_key = :institution_key AND r.original_id = a.original_id
@@ -51,14 +51,14 @@ WITH changing AS (
         distribution = c.distribution, content_hash = c.content_hash, created_at = now(),
         revision = c.revision
     FROM changing c
-    WHERE a.institution_id = :institution_id AND a.academic_year = ANY (:academic_years)
-      AND a.academic_year = c.academic_year AND a.original_id = c.original_id
+    WHERE a.institution_id = :institution_id AND a.type = :type AND a.snapshot_date = :day
+      AND a.academic_year = ANY (:academic_years) AND a.original_id = c.original_id
       AND c.content_hash IS NOT NULL
 ), gone AS (
     DELETE FROM lb.archived_leaderboard_snapshots a
     USING changing c
-    WHERE a.institution_id = :institution_id AND a.academic_year = ANY (:academic_years)
-      AND a.academic_year = c.academic_year AND a.original_id = c.original_id
+    WHERE a.institution_id = :institution_id AND a.type = :type AND a.snapshot_date = :day
+      AND a.academic_year = ANY (:academic_years) AND a.original_id = c.original_id
       AND c.content_hash IS NULL
 )
 INSERT INTO lb.archive_revisions (

@@ -12,16 +12,21 @@ from lb_pipelines.core.periods import DayRange, contiguous_ranges
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import ledger
 from lb_pipelines.materialize import aggregates
-from lb_pipelines.materialize.results import DayResult, Provenance
+from lb_pipelines.materialize.results import DayResult
 from lb_pipelines.materialize.staleness import EVER
-from lb_pipelines.orchestration.assets.family import LeaderboardAsset, Metadata, leaderboard_spec
+from lb_pipelines.orchestration.assets.family import (
+    LeaderboardAsset,
+    Metadata,
+    Order,
+    leaderboard_spec,
+)
 
 
 def point_aggregates(partitions: MultiPartitionsDefinition, start_day: date) -> LeaderboardAsset:
     """The asset that all others build upon; its first partition is `start_day`."""
 
     def materialize(
-        database: Database, institution: Institution, days: DayRange, provenance: Provenance
+        database: Database, institution: Institution, days: DayRange, order: Order
     ) -> Iterator[DayResult]:
         if start_day in days:
             # All-time boards hold days that have no partition. Those that were never aggregated
@@ -29,9 +34,9 @@ def point_aggregates(partitions: MultiPartitionsDefinition, start_day: date) -> 
             with database.transaction(snapshot=True) as connection:
                 changed = ledger.changed_days(connection, institution, EVER)
             for earlier in contiguous_ranges(day for day in changed if day < start_day):
-                for _ in aggregates.materialize(database, institution, earlier, provenance):
+                for _ in aggregates.materialize(database, institution, earlier, order.provenance):
                     pass
-        yield from aggregates.materialize(database, institution, days, provenance)
+        yield from aggregates.materialize(database, institution, days, order.provenance)
 
     spec = leaderboard_spec(
         aggregates.ASSET,

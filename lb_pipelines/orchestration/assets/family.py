@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from dagster import AssetSpec, MetadataValue, MultiPartitionsDefinition, TableColumn, TableSchema
@@ -14,12 +16,39 @@ from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.materialize.results import DayResult, Provenance
+from lb_pipelines.orchestration.config import LeaderboardsConfig
 
 OWNERS = ["team:leaderboards"]
 KINDS = {"postgres", "python", "numpy"}
 
 Metadata = Mapping[str, Any]
-Materialize = Callable[[Database, Institution, DayRange, Provenance], Iterator[DayResult]]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a run is to do with an institution's days: who writes, and what the launchpad said.
+
+    `today` is the institution's own.
+    """
+
+    provenance: Provenance
+    today: date
+    config: LeaderboardsConfig = field(default_factory=LeaderboardsConfig)
+
+
+def outcome(result: DayResult) -> str:
+    """What became of a day, in words."""
+    if result.superseded:
+        return "another run has written a later state of the events, nothing written"
+    return f"{result.rows:,} rows, {result.written:,} new or changed"
+
+
+def no_remarks(result: DayResult) -> Sequence[str]:
+    """Nothing to warn of."""
+    return ()
+
+
+Materialize = Callable[[Database, Institution, DayRange, Order], Iterator[DayResult]]
 Show = Callable[[Connection, Institution, DayResult], Metadata]
 
 
@@ -27,12 +56,15 @@ Show = Callable[[Connection, Institution, DayResult], Metadata]
 class LeaderboardAsset:
     """One asset: what Dagster is told of it, what makes it, and what a person sees of a day.
 
-    `show` may read a few rows; it is asked once a partition, so it has to be cheap.
+    `show` may read a few rows; it is asked once a partition, so it has to be cheap. `outcome` says
+    in words what became of a day, `remarks` what a person should be warned of.
     """
 
     spec: AssetSpec
     materialize: Materialize
     show: Show
+    outcome: Callable[[DayResult], str] = outcome
+    remarks: Callable[[DayResult], Sequence[str]] = no_remarks
 
     @property
     def name(self) -> str:
@@ -49,6 +81,7 @@ def leaderboard_spec(
     table: str,
     columns: Mapping[str, tuple[str, str]],
     deps: Sequence[str] = (),
+    kinds: AbstractSet[str] = KINDS,
 ) -> AssetSpec:
     """An asset over day x institution that is rows of `table`; `columns`: name to type, meaning."""
     return AssetSpec(
@@ -57,7 +90,7 @@ def leaderboard_spec(
         description=description,
         group_name=group,
         owners=OWNERS,
-        kinds=KINDS,
+        kinds=set(kinds),
         # The rows are written by the asset itself, and each day is recorded as soon as it is
         # committed: the output that stands for the whole asset is never produced.
         skippable=True,
@@ -84,10 +117,12 @@ def boards_shown(
     }
 
 
-def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows as a Markdown table with the columns of all of them; a sentence where there are none."""
+def markdown_table(
+    rows: Sequence[Mapping[str, str]], nothing: str = "No boards on this day."
+) -> str:
+    """Rows as a Markdown table with the columns of all of them; `nothing` where there are none."""
     if not rows:
-        return "No boards on this day."
+        return nothing
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = [columns, ["---"] * len(columns)]
     lines += [[row.get(column, "").replace("|", "\\|") for column in columns] for row in rows]

@@ -1,8 +1,9 @@
 """The op that makes all assets of boards: composed of the families, one order of work for all.
 
 It goes institution by institution, and for each through aggregates, snapshots and trends, a
-contiguous range of days in one pass. One op rather than one a family, because Dagster skips
-everything behind a step that fails: here an institution that fails takes down nothing but itself.
+contiguous range of days in one pass; then through the archive, whose failures are its own. One op
+rather than one a family, because Dagster skips everything behind a step that fails: here an
+institution that fails takes down nothing but itself.
 
 Every (asset, institution, day) is recorded as a materialization once it is committed, so that a
 run that is killed keeps what it has done. The op's outputs are never produced: at its end Dagster
@@ -24,6 +25,7 @@ from dagster import (
     AssetCheckEvaluation,
     AssetExecutionContext,
     AssetMaterialization,
+    AssetObservation,
     AssetsDefinition,
     BackfillPolicy,
     Backoff,
@@ -40,18 +42,32 @@ from dagster import (
 
 import lb_pipelines
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import ONE_DAY, DayRange, closed_through, contiguous_ranges
+from lb_pipelines.core.periods import ONE_DAY, DayRange, contiguous_ranges, local_day
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
 from lb_pipelines.errors import DatabaseUnavailable, InvalidPartition, LeaderboardError
 from lb_pipelines.materialize.results import DayResult, Provenance
+from lb_pipelines.orchestration.archive_checks import (
+    ArchiveCheck,
+    archive_check,
+    evaluate_all,
+    evaluate_moved,
+)
+from lb_pipelines.orchestration.assets import archive
 from lb_pipelines.orchestration.assets.aggregates import point_aggregates
-from lb_pipelines.orchestration.assets.family import LeaderboardAsset, Metadata, markdown_table
+from lb_pipelines.orchestration.assets.archive import ARCHIVE, ArchivedDay, archived_snapshots
+from lb_pipelines.orchestration.assets.family import (
+    LeaderboardAsset,
+    Metadata,
+    Order,
+    markdown_table,
+)
 from lb_pipelines.orchestration.assets.snapshots import board_snapshots
 from lb_pipelines.orchestration.assets.trends import board_trends
 from lb_pipelines.orchestration.checks import SAMPLE, SnapshotCheck, evaluate, snapshot_checks
 from lb_pipelines.orchestration.clock import Clock, utc_now
+from lb_pipelines.orchestration.config import LeaderboardsConfig
 from lb_pipelines.orchestration.partitions import (
     days_by_institution,
     leaderboard_partitions,
@@ -66,7 +82,7 @@ LEADERBOARDS = "leaderboards"
 RETRIES = RetryPolicy(max_retries=2, delay=10, backoff=Backoff.EXPONENTIAL, jitter=Jitter.FULL)
 _RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
 
-Event = AssetMaterialization | AssetCheckEvaluation | Output[None]
+Event = AssetMaterialization | AssetObservation | AssetCheckEvaluation | Output[None]
 
 
 def leaderboard_families(start_day: date) -> list[LeaderboardAsset]:
@@ -76,32 +92,42 @@ def leaderboard_families(start_day: date) -> list[LeaderboardAsset]:
         point_aggregates(partitions, start_day),
         *(board_snapshots(type, partitions) for type in BoardType),
         *(board_trends(type, partitions) for type in BoardType),
+        archived_snapshots(partitions),
     ]
 
 
 def leaderboards(
     start_day: date, now: Clock = utc_now, retries: RetryPolicy = RETRIES
 ) -> AssetsDefinition:
-    """The seven assets and their checks as one op, any subset of which can be selected."""
+    """The eight assets and their checks as one op, any subset of which can be selected."""
     families = leaderboard_families(start_day)
     checks = snapshot_checks(leaderboard_partitions(start_day))
+    completeness = archive_check(leaderboard_partitions(start_day))
 
     @multi_asset(
         name=LEADERBOARDS,
         specs=[asset.spec for asset in families],
-        check_specs=[check.spec for check in checks],
+        check_specs=[*(check.spec for check in checks), completeness.spec],
         can_subset=True,
         backfill_policy=BackfillPolicy.single_run(),
         retry_policy=retries,
     )
     def _leaderboards(
-        context: AssetExecutionContext, leaderboard_database: LeaderboardDatabase
+        context: AssetExecutionContext,
+        config: LeaderboardsConfig,
+        leaderboard_database: LeaderboardDatabase,
     ) -> Iterator[Event]:
+        selected = [a for a in families if a.spec.key in context.selected_asset_keys]
         work = _Work(
             context=context,
+            config=config,
             database=leaderboard_database.database,
-            assets=[a for a in families if a.spec.key in context.selected_asset_keys],
+            assets=[asset for asset in selected if asset.name != ARCHIVE],
+            archive=next((asset for asset in selected if asset.name == ARCHIVE), None),
             checks=[c for c in checks if c.spec.key in context.selected_asset_check_keys],
+            completeness=completeness
+            if completeness.spec.key in context.selected_asset_check_keys
+            else None,
             now=now,
         )
         yield from work.run(days_by_institution(context.partition_keys))
@@ -135,9 +161,12 @@ class _Work:
     """One execution of the op."""
 
     context: AssetExecutionContext
+    config: LeaderboardsConfig
     database: Database
     assets: Sequence[LeaderboardAsset]
+    archive: LeaderboardAsset | None
     checks: Sequence[SnapshotCheck]
+    completeness: ArchiveCheck | None
     now: Clock
     # Where the institution at hand has got to, for the report should it fail.
     _where: str = ""
@@ -156,18 +185,21 @@ class _Work:
         if failed:
             raise _failure(failed, len(days))
         # The outputs of checks record nothing, but Dagster would report them as missing.
-        for check in self.checks:
-            yield Output(None, output_name=check.spec.get_python_identifier())
+        specs = [check.spec for check in self.checks]
+        for spec in [*specs, self.completeness.spec] if self.completeness else specs:
+            yield Output(None, output_name=spec.get_python_identifier())
 
     def _institution(self, institution_id: str, ranges: Sequence[DayRange]) -> Iterator[Event]:
         self._where = "its settings"
         started, partitions, rows, written = time.perf_counter(), 0, 0, 0
         with self.database.transaction() as connection:
             institution = institutions.find_active(connection, institution_id)
-        over, not_over = _split_by_closing(ranges, closed_through(self.now(), institution.zone))
+        today = local_day(self.now(), institution.zone)
+        order = Order(Provenance(run_id=self.context.run.run_id), today, self.config)
+        over, not_over = _split_by_closing(ranges, today - ONE_DAY)
         for days in over:
             for asset in self.assets:
-                for result in self._asset(asset, institution, days):
+                for result in self._asset(asset, institution, days, order):
                     partitions, rows = partitions + 1, rows + result.rows
                     written += result.written
                     yield self._seen(asset, institution, result)
@@ -187,6 +219,8 @@ class _Work:
                 f"{institution_id}: {_spoken(over)}, {partitions} partitions, {rows:,} rows"
                 f" ({written:,} new or changed) in {seconds:.1f} s"
             )
+        for days in over:
+            yield from self._archive(institution, days, order)
         if not_over:
             self._where = _spoken(not_over)
             raise InvalidPartition(
@@ -194,14 +228,41 @@ class _Work:
                 "Materialize it after midnight there; the daily schedule does",
             )
 
+    def _archive(self, institution: Institution, days: DayRange, order: Order) -> Iterator[Event]:
+        """Sweep, or show what a sweep would do; and see that originals and copies agree."""
+        if self.archive is not None and not self.config.moves(self.context.run.tags):
+            self._where = f"the plan of {ARCHIVE}"
+            lines = archive.plan(self.database, institution, days, order)
+            for line in lines:
+                self.context.log.info(archive.plan_spoken(line))
+            yield AssetObservation(
+                asset_key=ARCHIVE,
+                partition=partition_key(days.last, institution.id),
+                description=f"{ARCHIVE} of {institution.id} on {days.last}: dry run",
+                metadata=archive.plan_shown(lines),
+            )
+        elif self.archive is not None:
+            for result in self._asset(self.archive, institution, days, order):
+                assert isinstance(result, ArchivedDay)
+                yield self._seen(self.archive, institution, result)
+                if self.completeness is not None:
+                    self._where = f"the check of {ARCHIVE}"
+                    yield from evaluate_moved(
+                        self.completeness, self.database, self.context.instance, institution, result
+                    )
+        elif self.completeness is not None:
+            self._where = f"the check of {ARCHIVE}"
+            yield from evaluate_all(
+                self.completeness, self.database, self.context.instance, institution, days
+            )
+
     def _asset(
-        self, asset: LeaderboardAsset, institution: Institution, days: DayRange
+        self, asset: LeaderboardAsset, institution: Institution, days: DayRange, order: Order
     ) -> Iterator[DayResult]:
         wanted = [day for day in days if (asset.name, _key(day, institution)) not in self._kept]
-        provenance = Provenance(run_id=self.context.run.run_id)
         for part in contiguous_ranges(wanted):
             self._where = f"{asset.name} of {part.first}"
-            for result in asset.materialize(self.database, institution, part, provenance):
+            for result in asset.materialize(self.database, institution, part, order):
                 yield result
                 self._where = f"{asset.name} of {min(result.day + ONE_DAY, part.last)}"
 
@@ -222,7 +283,11 @@ class _Work:
             **shown,
             "code_version": lb_pipelines.__version__,
         }
-        return _materialization(asset.name, result.day, institution.id, _outcome(result), metadata)
+        for remark in asset.remarks(result):
+            self.context.log.warning(remark)
+        return _materialization(
+            asset.name, result.day, institution.id, asset.outcome(result), metadata
+        )
 
     def _keep(self) -> Iterator[AssetMaterialization]:
         """Find what need not be done, because an earlier try of this run has recorded it, or a
@@ -307,12 +372,6 @@ def _spoken(ranges: Sequence[DayRange]) -> str:
     return ", ".join(
         str(days.first) if len(days) == 1 else f"{days.first} to {days.last}" for days in ranges
     )
-
-
-def _outcome(result: DayResult) -> str:
-    if result.superseded:
-        return "another run has written a later state of the events, nothing written"
-    return f"{result.rows:,} rows, {result.written:,} new or changed"
 
 
 def _materialization(

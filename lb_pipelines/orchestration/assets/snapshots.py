@@ -57,11 +57,28 @@ def board_snapshots(type: BoardType, partitions: MultiPartitionsDefinition) -> L
     )
     return LeaderboardAsset(
         spec,
-        lambda database, institution, days, provenance: snapshots.materialize(
-            database, institution, type, days, provenance
+        lambda database, institution, days, order: snapshots.materialize(
+            database,
+            institution,
+            type,
+            days,
+            order.provenance,
+            rematerialize_archived=order.config.rematerialize_archived,
+            today=order.today,
         ),
         partial(_show, type),
+        remarks=_remarks,
     )
+
+
+def _remarks(result: DayResult) -> list[str]:
+    if not result.archived_differing:
+        return []
+    return [
+        f"{result.asset} of {result.institution_id} on {result.day}: archived boards stayed as "
+        f"they are, {result.archived_kept:,}, though {result.archived_differing:,} of them would "
+        "now say something else. Set rematerialize_archived to renew them."
+    ]
 
 
 def _show(
@@ -73,8 +90,9 @@ def _show(
             "window": board.granularity,
             "ranked": f"{board.ranked:,}",
             **{
-                place: f"{entry.student_id} ({entry.points:,})"
-                for place, entry in zip(("1st", "2nd", "3rd"), board.leaders, strict=False)
+                # No ids: an erasure does not reach Dagster's event log.
+                place: f"{points:,}"
+                for place, points in zip(("1st", "2nd", "3rd"), board.points, strict=False)
             },
         }
         for board in glances.largest_snapshots(connection, institution, type, result.day)

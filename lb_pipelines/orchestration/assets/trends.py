@@ -65,8 +65,8 @@ def board_trends(type: BoardType, partitions: MultiPartitionsDefinition) -> Lead
     )
     return LeaderboardAsset(
         spec,
-        lambda database, institution, days, provenance: trends.materialize(
-            database, institution, type, days, provenance
+        lambda database, institution, days, order: trends.materialize(
+            database, institution, type, days, order.provenance
         ),
         partial(_show, type),
     )
@@ -81,7 +81,8 @@ def _show(
             "window": trend.granularity,
             "against": trend.baseline.isoformat(),
             "ranked": f"{trend.ranked:,} ({trend.ranked_change:+,})",
-            "leader": f"{trend.leader_id}, {trend.leader_days:,} days",
+            # No id: an erasure does not reach Dagster's event log.
+            "leader": f"{trend.leader_points:,} points, {trend.leader_days:,} days",
             "stayed": "" if trend.retained_share is None else f"{trend.retained_share:.0%}",
         }
         for trend in glances.largest_trends(connection, institution, type, result.day)

@@ -35,7 +35,7 @@ def downgrade() -> None:
         "DROP TABLE lb.archived_leaderboard_snapshots",
         "DROP TABLE lb.erasure_tasks, lb.erasures, lb.purges, lb.exports, lb.legal_holds,"
         " lb.archive_revisions, lb.archive_runs",
-        "DROP FUNCTION lb.digest_high, lb.digest_low",
+        "DROP FUNCTION lb.digest, lb.digest_high, lb.digest_low",
         "DROP INDEX lb.leaderboard_snapshots_active",
         "ALTER TABLE lb.leaderboard_snapshots DROP COLUMN active_until",
         "ALTER TABLE lb.students DROP COLUMN order_key",

@@ -6,8 +6,9 @@ ALTER TABLE lb.leaderboard_snapshots ADD COLUMN active_until date;
 COMMENT ON COLUMN lb.leaderboard_snapshots.active_until IS 'Restored: not expired through this day, whatever the retention says';
 COMMENT ON COLUMN lb.leaderboard_snapshots.status IS 'ARCHIVED: lb.archived_leaderboard_snapshots holds an equal copy';
 -- What has expired is found by one probe a leaf; archived rows, soon nearly all, are not in it.
+-- active_until is in it so that restored rows, however many, are passed over inside the index.
 CREATE INDEX leaderboard_snapshots_active
-    ON lb.leaderboard_snapshots (institution_id, time_granularity, snapshot_date)
+    ON lb.leaderboard_snapshots (institution_id, time_granularity, snapshot_date, active_until)
     WHERE status = 'ACTIVE';
 
 CREATE TABLE lb.archived_leaderboard_snapshots (
@@ -48,12 +49,16 @@ COMMENT ON COLUMN lb.archived_leaderboard_snapshots.term_id IS 'A class''s own t
 COMMENT ON COLUMN lb.archived_leaderboard_snapshots.revision IS 'Raised when an archived day is materialized again on purpose; lb.archive_revisions keeps the old hash';
 COMMENT ON COLUMN lb.archived_leaderboard_snapshots.archive_run IS 'The sweep or import in lb.archive_runs that brought it here';
 
--- What a set of rows says as 128 bits that do not depend on their order: XOR over the rows.
+-- What a set of rows says as 128 bits that do not depend on their order: XOR over the rows. STABLE
+-- as convert_to is, or they would not be inlined, which costs a row three times as much.
+CREATE FUNCTION lb.digest(id text, content_hash bytea) RETURNS bit(128)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN ('x' || left(encode(sha256(convert_to(id, 'UTF8') || content_hash), 'hex'), 32))::bit(128);
 CREATE FUNCTION lb.digest_high(id text, content_hash bytea) RETURNS bigint
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     RETURN ('x' || left(encode(sha256(convert_to(id, 'UTF8') || content_hash), 'hex'), 16))::bit(64)::bigint;
 CREATE FUNCTION lb.digest_low(id text, content_hash bytea) RETURNS bigint
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     RETURN ('x' || substr(encode(sha256(convert_to(id, 'UTF8') || content_hash), 'hex'), 17, 16))::bit(64)::bigint;
 
 -- Sweeps, restores and imports. Counts and digest grow in the transaction that moves the rows, so
