@@ -12,9 +12,14 @@ from typing import Any
 
 import pytest
 
+from lb_pipelines.core.periods import academic_years_around
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection, Database
-from lb_pipelines.db.partitions import ensure_event_months, ensure_snapshot_months
+from lb_pipelines.db.partitions import (
+    ensure_archive_years,
+    ensure_event_months,
+    ensure_snapshot_months,
+)
 from lb_pipelines_tests.conftest import _Databases
 from lb_pipelines_tests.partition_rows import SNAPSHOT, TREND, fill, locked_leaves, row
 
@@ -42,6 +47,7 @@ def district(_databases: _Databases) -> Iterator[Database]:
         ensure_snapshot_months(database, institution, FIRST, LAST)
     ensure_snapshot_months(database, "s1", FIRST, LAST, budget=0)
     ensure_event_months(database, FIRST, LAST)
+    ensure_archive_years(database, [f"{year}-{year + 1}" for year in range(2020, 2026)])
     for institution in ("a", "a_CLASS", "s1", "s2"):
         fill(database, institution, [date(2023, 8, 3), date(2024, 2, 29)])
     yield database
@@ -169,6 +175,7 @@ _PARAMETERS: dict[str, object] = {
     "day": date(2024, 2, 29),
     "first": date(2024, 2, 1),
     "last": date(2024, 2, 29),
+    "academic_years": academic_years_around(date(2024, 2, 29)),
 }
 
 
@@ -201,7 +208,8 @@ def test_a_named_query_of_one_day_touches_one_leaf(
         connection.execute(f"EXPLAIN {text}", _PARAMETERS | others)
         suffix = ":trends" if "leaderboard_trends" in text else ""
         # What only inserts takes its locks when the first row comes.
-        assert locked_leaves(connection) <= {f"a_CLASS_2024-02{suffix}"}
+        years = {f"archive_{year}" for year in academic_years_around(date(2024, 2, 29))}
+        assert locked_leaves(connection) <= {f"a_CLASS_2024-02{suffix}", *years}
         assert locked_leaves(connection) or name == "upsert"
 
 

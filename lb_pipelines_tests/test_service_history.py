@@ -123,6 +123,7 @@ def pages(
         boards += page.boards
         before, count = page.next_before, count + 1
         between()
+        assert count <= 400, "the pages never end"
     return boards, count
 
 

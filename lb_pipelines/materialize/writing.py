@@ -22,6 +22,7 @@ from lb_pipelines.db import partitions
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import ledger, writers
 from lb_pipelines.db.repositories.boards import Columns, Replaced
+from lb_pipelines.db.repositories.versions import raise_versions
 from lb_pipelines.errors import PassOvertaken
 from lb_pipelines.materialize import passes
 from lb_pipelines.materialize.passes import DayOfBoards, Pass
@@ -132,9 +133,12 @@ class _Writer:
                 code_version=self.provenance.code_version,
             )
             if claimed:
-                return self.replace(
+                replaced = self.replace(
                     connection, self.institution, self.type, day, prepared.columns()
                 )
+                months = {day, *replaced.other_months}
+                raise_versions(connection, self.institution, ((self.type, m) for m in months))
+                return replaced
             if self.alone:
                 # Whoever wrote that later state has not done what this run was started for.
                 raise _Overtaken

@@ -21,9 +21,11 @@ from typing import Any
 
 from lb_pipelines.core import pseudonyms
 from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import month_start
 from lb_pipelines.core.pseudonyms import replaced, trend_hash
 from lb_pipelines.core.retention import Hold
 from lb_pipelines.core.snapshot_content import rehash
+from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.partitions.detaching import Standing, snapshot_leaf, standing
 from lb_pipelines.db.partitions.patience import held
@@ -36,6 +38,7 @@ from lb_pipelines.db.repositories.erasures import (
     Student,
 )
 from lb_pipelines.db.repositories.purges import PurgeEntry
+from lb_pipelines.db.repositories.versions import raise_versions
 from lb_pipelines.errors import InvalidErasure, UnderLegalHold, UnknownStudent
 from lb_pipelines.retention import erasing_files
 from lb_pipelines.retention.actor import Actor
@@ -133,6 +136,7 @@ def erase(
         pseudonym = pseudonyms.pseudonym()
         order_key = _order_key(connection, institution, found)
         counts = Counter(students=1)
+        rewritten: set[tuple[BoardType, date]] = set()
         counts["events"] = erasures.rename(connection, institution, found, pseudonym, order_key)
         on_step("events", counts["events"])
         for store in _stores(connection, institution):
@@ -143,6 +147,7 @@ def erase(
                             raise _refusal(f"{row.id}, which names the student,", hold)
                     store.write(connection, institution, place, rows, found.id, pseudonym)
                     counts[store.table] += len(rows)
+                    rewritten |= {(row.type, month_start(row.day)) for row in rows}
                     on_step(store.table, counts[store.table])
             if store.purge is not None and store.places:
                 purges.retally(connection, store.purge)
@@ -156,6 +161,7 @@ def erase(
             run_id=actor.run_id,
         )
         erasures.enter_tasks(connection, institution, erasure, found.id, pseudonym)
+        raise_versions(connection, institution, rewritten)
     on_step("committed", 1)
     files = finish_erasures(database, institution, forget_missing=forget_missing)
     return Erased(erasure, dict(counts), files)

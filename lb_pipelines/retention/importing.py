@@ -20,6 +20,7 @@ from lb_pipelines.db import partitions
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import archive_ledger, exports, institutions, writers
 from lb_pipelines.db.repositories.archive_ledger import RunKind
+from lb_pipelines.db.repositories.versions import raise_versions
 from lb_pipelines.errors import ImportRefused
 from lb_pipelines.retention import export_files
 from lb_pipelines.retention.actor import Actor
@@ -88,6 +89,7 @@ def import_export(database: Database, directory: Path, actor: Actor, today: date
         )
         exports.merge(connection, institution, run)
         done = archive_ledger.finish(connection, run)
+        raise_versions(connection, institution, exports.staged_months(connection))
     return Imported(
         run, institution.id, done.rows, manifest.rows - done.rows, done.bytes, done.digest
     )

@@ -29,6 +29,7 @@ from lb_pipelines.db.partitions.patience import PLACEMENT_LOCK, Patience, held, 
 from lb_pipelines.db.repositories import exports, holds, purges, writers
 from lb_pipelines.db.repositories.archive_ledger import digest_text
 from lb_pipelines.db.repositories.purges import PartitionOfOriginals, PurgeEntry, Tally
+from lb_pipelines.db.repositories.versions import raise_versions
 from lb_pipelines.errors import ExportDamaged, ExportRefused
 from lb_pipelines.retention import exporting
 from lb_pipelines.retention.actor import Actor
@@ -314,6 +315,7 @@ def _set_aside(connection: Connection, run: _Run, type: BoardType, month: date) 
     purges.set_aside(connection, run.institution, type, month, relation)
     tally = purges.tally(connection, run.institution, type, month, relation)
     purges.set_detached(connection, number, tally, _drop_after(run))
+    raise_versions(connection, run.institution, [(type, month)])
     return number
 
 
@@ -361,6 +363,7 @@ def _settle(connection: Connection, run: _Run, entry: PurgeEntry, dedicated: boo
         tally = purges.tally(connection, run.institution, entry.type, entry.month, leaf.name)
         detaching.rename(connection, leaf.name, entry.relation)
         purges.set_detached(connection, entry.purge, tally, _drop_after(run))
+        raise_versions(connection, run.institution, [(entry.type, entry.month)])
         return None
     if dedicated:
         detaching.attach(connection, leaf)
@@ -368,6 +371,7 @@ def _settle(connection: Connection, run: _Run, entry: PurgeEntry, dedicated: boo
         purges.put_back(connection, leaf.name)
         detaching.drop(connection, leaf.name)
     purges.set_kept(connection, entry.purge)
+    raise_versions(connection, run.institution, [(entry.type, entry.month)])
     return wait
 
 

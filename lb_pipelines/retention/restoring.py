@@ -23,6 +23,7 @@ from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import archive, archive_ledger, writers
 from lb_pipelines.db.repositories.archive import Batch, Moved, SelectedDay
 from lb_pipelines.db.repositories.archive_ledger import RunKind
+from lb_pipelines.db.repositories.versions import raise_versions
 from lb_pipelines.errors import InvalidSelection
 from lb_pipelines.retention.actor import Actor
 
@@ -157,7 +158,7 @@ def _restore_batch(
 ) -> Moved:
     with database.transaction() as connection:
         writers.write_alone(connection, institution)
-        return archive.restore(
+        moved = archive.restore(
             connection,
             institution,
             selection,
@@ -167,6 +168,9 @@ def _restore_batch(
             archive_run=run,
             batch_rows=batch_rows,
         )
+        if moved.rows:
+            raise_versions(connection, institution, [(batch.type, batch.days.first)])
+        return moved
 
 
 def _ensure_months(

@@ -25,6 +25,7 @@ from lb_pipelines.db.repositories import retention as repository
 from lb_pipelines.db.repositories.archive import Batch, Moved
 from lb_pipelines.db.repositories.archive_ledger import RunKind
 from lb_pipelines.db.repositories.retention import DueDay
+from lb_pipelines.db.repositories.versions import raise_versions
 from lb_pipelines.retention.actor import Actor
 
 BATCH_ROWS = 4_000
@@ -179,6 +180,8 @@ def _carry_out(
                     archive_run=run,
                     batch_rows=batch_rows,
                 )
+                if moved.rows:
+                    raise_versions(connection, institution, [(batch.type, batch.days.first)])
         except psycopg.errors.UniqueViolation:
             with database.transaction() as connection:
                 archive.refuse_contradiction(connection, institution, batch, granularity)

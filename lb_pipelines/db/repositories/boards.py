@@ -29,13 +29,15 @@ class Replaced:
     """How many rows were new or changed, and what became of those in the archive.
 
     `archived_kept` stayed as they were, `archived_differing` of these although the new rows say
-    something else; `archived_renewed` are among those written.
+    something else; `archived_renewed` are among those written. `other_months`: by any day of
+    theirs, months whose rows changed besides the day's own.
     """
 
     written: int
     archived_kept: int = 0
     archived_differing: int = 0
     archived_renewed: int = 0
+    other_months: frozenset[date] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -99,21 +101,27 @@ def replace_trends(
         _stage(connection, table, columns)
         written = table.remove_vanished(connection, **which) + table.upsert(connection, **which)
         queries.joins.by_any(connection)
-    _settle_leads(connection, institution, type, day - ONE_DAY)
-    _settle_leads(connection, institution, type, day)
-    return Replaced(written)
+    settled = _settle_leads(connection, institution, type, day - ONE_DAY)
+    settled |= _settle_leads(connection, institution, type, day)
+    return Replaced(written, other_months=settled)
 
 
 def _settle_leads(
     connection: Connection, institution: Institution, type: BoardType, day: date
-) -> None:
-    """Make the leads of the day after `day`, and of all days to which they reach, follow it."""
+) -> frozenset[date]:
+    """Make the leads of the day after `day`, and of all days to which they reach, follow it; gives
+    the months of rows that changed.
+    """
     which = {"institution_id": institution.id, "type": type.value, "next_day": day + ONE_DAY}
     wrong = list(queries.trends.wrong_leads(connection, **which, day=day))
-    if wrong:
-        names = ("references", "granularities", "leaders", "was", "since")
-        columns = map(list, zip(*wrong, strict=True))
-        queries.trends.correct_leads(connection, **which, **dict(zip(names, columns, strict=True)))
+    if not wrong:
+        return frozenset()
+    names = ("references", "granularities", "leaders", "was", "since")
+    columns = map(list, zip(*wrong, strict=True))
+    corrected = queries.trends.correct_leads(
+        connection, **which, **dict(zip(names, columns, strict=True))
+    )
+    return frozenset(month for (month,) in corrected)
 
 
 def leaders(

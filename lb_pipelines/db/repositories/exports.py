@@ -161,6 +161,11 @@ def merge(connection: Connection, institution: Institution, archive_run: int) ->
     queries.exports.merge(connection, institution_id=institution.id, archive_run=archive_run)
 
 
+def staged_months(connection: Connection) -> list[tuple[BoardType, date]]:
+    """The types and months of what is staged."""
+    return [(BoardType(type), month) for type, month in queries.exports.staged_months(connection)]
+
+
 def suppressions(connection: Connection, institution: Institution) -> tuple[bytes, set[bytes]]:
     """The institution's salt, and what it makes of the ids of erased students."""
     rows = queries.exports.suppressions(connection, institution_key=institution.key)

@@ -105,6 +105,9 @@ JOIN lb.leaderboard_snapshots s
 WHERE s.status = 'ACTIVE' OR s.content_hash <> g.content_hash
 ORDER BY g.id;
 
+-- name: staged_months()
+SELECT DISTINCT type, date_trunc('month', snapshot_date)::date FROM staged_export;
+
 -- name: merge(institution_id, archive_run)!
 WITH brought AS (
     INSERT INTO lb.archived_leaderboard_snapshots (

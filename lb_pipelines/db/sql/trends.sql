@@ -78,12 +78,16 @@ CROSS JOIN LATERAL (
 WHERE next.institution_id = :institution_id AND next.type = :type
   AND next.snapshot_date = :next_day AND next.leader_since <> right_.since;
 
--- name: correct_leads(institution_id, type, next_day, references, granularities, leaders, was, since)!
--- On the next day and on all days to which the same lead reached.
+-- name: correct_leads(institution_id, type, next_day, references, granularities, leaders, was, since)
+-- On the next day and on all days to which the same lead reached; gives their months.
+WITH corrected AS (
 UPDATE lb.leaderboard_trends t
 SET leader_since = wrong.since
 FROM unnest(:references::text[], :granularities::text[], :leaders::text[], :was::date[],
             :since::date[]) AS wrong (reference_id, time_granularity, leader_id, was, since)
 WHERE t.institution_id = :institution_id AND t.type = :type AND t.snapshot_date >= :next_day
   AND t.reference_id = wrong.reference_id AND t.time_granularity = wrong.time_granularity
-  AND t.leader_id = wrong.leader_id AND t.leader_since = wrong.was;
+  AND t.leader_id = wrong.leader_id AND t.leader_since = wrong.was
+RETURNING t.snapshot_date
+)
+SELECT DISTINCT date_trunc('month', snapshot_date)::date FROM corrected;
