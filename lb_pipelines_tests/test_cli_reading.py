@@ -543,6 +543,10 @@ def test_what_cannot_be_meant_is_refused_with_thing_and_remedy(
         ("board", *_CLASS, "--type", "SCHOOL"),
         ("board", *_CLASS, "--day", "2023-02-30"),
         ("board", *_CLASS, "--top", "0"),
+        ("board", *_CLASS, "--day", "1969-12-31"),
+        ("rank", *_CLASS, "--student", "s1", "--day", "9999-12-31"),
+        ("trends", *_CLASS, "--today", "0001-01-01"),
+        ("history", *_CLASS, "--to", "3000-01-01"),
         ("history", *_CLASS, "--limit", "0"),
         ("rank", *_CLASS),
         ("around", *_CLASS, "--student", "s1", "-k", "-1"),
@@ -578,6 +582,23 @@ def test_the_cache_of_the_settings_is_used(
     assert len(region.actual_backend._cache) == 1
     monkeypatch.setenv("LB_CACHE_URL", "memcached://x")
     assert asked("board", *schools.board, exit_code=1)["error"] == "InvalidEnvironment"
+
+
+@pytest.mark.parametrize("day", ["1970-01-01", "2999-12-31"])
+def test_no_day_that_can_be_typed_breaks_anything(schools: Schools, day: str) -> None:
+    student = ("--student", "s1")
+    for arguments in (
+        ("board", *schools.board, "--granularity", "term", "--day", day),
+        ("rank", *NORTH, *student, "--day", day),
+        ("rank", *schools.board, *student, "--day", day),
+        ("around", *schools.board, *student, "--day", day),
+        ("history", *schools.board, "--to", day),
+        ("history", *schools.board, "--before", day),
+        ("trends", *schools.board, "--today", day, "--months", 1200),
+        ("trends", *schools.board, *student, "--today", day),
+        ("compare", *schools.board, *student, *student, "--to", day),
+    ):
+        assert run(*arguments).exit_code in (0, 1), arguments
 
 
 def days(*values: float | None) -> list[tuple[date, float | None]]:

@@ -31,7 +31,7 @@ from lb_pipelines.cli.options import (
     SeriesLast,
     StudentId,
     Type,
-    day_option,
+    board_day_option,
 )
 from lb_pipelines.cli.options import day as day_of
 from lb_pipelines.cli.telling import AsJson, errors_told, examples, listing, say
@@ -103,7 +103,7 @@ def history(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Boards a page.")] = PAGE,
     before: Annotated[
         datetime | None,
-        day_option("--before", "The next page: as the page before says at its end."),
+        board_day_option("--before", "The next page: as the page before says at its end."),
     ] = None,
     entries: Annotated[
         bool, typer.Option("--entries", help="With the entries; for --json.")

@@ -20,6 +20,23 @@ from lb_pipelines.errors import InvalidSelection
 from lb_pipelines.retention.actor import Actor
 
 _DAY, _MONTH = "%Y-%m-%d", "%Y-%m"
+_FIRST_YEAR, _LAST_YEAR = 1970, 2999
+
+
+def _of_a_board(value: datetime | None) -> datetime | None:
+    """A day that a board can be of; calendars end, and arithmetic near their ends fails."""
+    if value is not None and not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+        raise typer.BadParameter(f"a day of the years {_FIRST_YEAR} to {_LAST_YEAR}")
+    return value
+
+
+def board_day_option(name: str, help: str) -> typer.models.OptionInfo:
+    """An option that takes a day that a board can be of."""
+    made: typer.models.OptionInfo = typer.Option(
+        name, formats=[_DAY], callback=_of_a_board, help=help
+    )
+    return made
+
 
 InstitutionId = Annotated[
     str, typer.Option("--institution", metavar="ID", help="The institution's id.")
@@ -66,17 +83,15 @@ OneGranularity = Annotated[
 StudentId = Annotated[str, typer.Option("--student", metavar="ID", help="The student's id.")]
 Day = Annotated[
     datetime | None,
-    typer.Option("--day", formats=[_DAY], help="As of this day; the last one made by default."),
+    board_day_option("--day", "As of this day; the last one made by default."),
 ]
 SeriesFirst = Annotated[
     datetime | None,
-    typer.Option(
-        "--from", formats=[_DAY], help="First day; a year before the last one by default."
-    ),
+    board_day_option("--from", "First day; a year before the last one by default."),
 ]
 SeriesLast = Annotated[
     datetime | None,
-    typer.Option("--to", formats=[_DAY], help="Last day; the last one made by default."),
+    board_day_option("--to", "Last day; the last one made by default."),
 ]
 EveryDay = Annotated[
     bool,

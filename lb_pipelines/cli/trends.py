@@ -18,7 +18,7 @@ from lb_pipelines.cli.options import (
     SeriesFirst,
     SeriesLast,
     Type,
-    day_option,
+    board_day_option,
 )
 from lb_pipelines.cli.telling import (
     AsJson,
@@ -62,7 +62,7 @@ def trends(
     months: Annotated[int, typer.Option(help="The last so many months.")] = MONTHS,
     today: Annotated[
         datetime | None,
-        day_option("--today", "As if it were this day; the institution's own by default."),
+        board_day_option("--today", "As if it were this day; the institution's own by default."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
