@@ -229,6 +229,7 @@ def test_a_history_shows_closing_days_or_every_day_page_by_page(schools: Schools
         if page["nextBefore"] is None:
             break
         assert len(page["boards"]) == 4
+        assert len(pages) <= len(DAYS), "a page came twice"
         before = ("--before", page["nextBefore"])
     expected = {
         day.isoformat(): schools.places("weekly", day)[:2]
