@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date
 
-from lb_pipelines.core.periods import DayRange, Term, month_start, window_start
+from lb_pipelines.core.periods import ONE_DAY, DayRange, Term, month_start, window_start
 from lb_pipelines.core.words import Granularity
 
 TermOn = Callable[[date], Term | None]
@@ -20,20 +20,22 @@ def periods(
     month, a term; all-time boards, whose window never ends, have a period a month. Days outside
     every term have no TERM board and lie in no period. With `every_day` each day is its own.
     """
-    begins: list[date] = []
-    lasts: list[date] = []
-    current = None
-    for day in days:
+    found: list[DayRange] = []
+    current: date | None = None
+    day = days.last
+    while day >= days.first:
         start = _period_start(granularity, day, term_on)
-        if start is None:
-            continue
-        if start == current and not every_day:
-            lasts[-1] = day
-        else:
-            begins.append(day)
-            lasts.append(day)
-            current = start
-    return [DayRange(*ends) for ends in zip(reversed(begins), reversed(lasts), strict=True)]
+        # Terms may overlap, so that each of their days has to be asked; other periods have no gaps.
+        whole = not every_day and granularity is not Granularity.TERM
+        first = max(start, days.first) if whole and start is not None else day
+        if start is not None:
+            if start == current and not every_day:
+                found[-1] = DayRange(first, found[-1].last)
+            else:
+                found.append(DayRange(first, day))
+        current = start
+        day = first - ONE_DAY
+    return found
 
 
 def _period_start(granularity: Granularity, day: date, term_on: TermOn) -> date | None:

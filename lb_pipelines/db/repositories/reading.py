@@ -190,12 +190,19 @@ def closing_snapshots(
         "student_ids": list(student_ids or ()),
     }
     prefix = f"{institution.id}:{board.type}:{board.id}:{granularity}:"
-    if len(periods) == 1 and len(periods[0]) == 1:
-        day = periods[0].last
-        rows = queries.reading.snapshot_of_day(
-            connection, **what, day=day, id=f"{prefix}{day}", years=academic_years_around(day)
+    # Most periods have a snapshot of their very last day, and such are found without a search.
+    days = [period.last for period in periods[:at_most]]
+    rows = list(
+        queries.reading.snapshots_of_days(
+            connection,
+            **what,
+            days=days,
+            ids=[f"{prefix}{day}" for day in days],
+            years=_years(days[-1], days[0]),
         )
-    else:
+    )
+    gaps = len(rows) < len(days)
+    if gaps and (len(days) < len(periods) or any(len(period) > 1 for period in periods)):
         bounds = _bounds(periods)
         rows = queries.reading.closing_snapshots(
             connection,

@@ -87,9 +87,10 @@ LEFT JOIN lb.materialized_days m
 ORDER BY p.place
 LIMIT :at_most;
 
--- name: snapshot_of_day(institution_id, institution_key, asset, type, reference_id, granularity, day, id, years, whole, student_ids)
--- The same of one day: a third of the time to plan.
-SELECT s.snapshot_date, s.period_start, s.status, s.academic_year,
+-- name: snapshots_of_days(institution_id, institution_key, asset, type, reference_id, granularity, days, ids, years, whole, student_ids)
+-- The same of these very days, newest first: a third of the time to plan.
+SELECT DISTINCT ON (s.snapshot_date)
+       s.snapshot_date, s.period_start, s.status, s.academic_year,
        CASE WHEN :whole THEN s.entries END, CASE WHEN :whole THEN s.metadata END,
        (s.metadata ->> 'ranked')::integer, s.distribution,
        jsonb_array_length(s.entries), s.entries -> -1,
@@ -104,17 +105,17 @@ FROM (
            active_until IS NOT NULL AS restored, entries
     FROM lb.leaderboard_snapshots
     WHERE institution_id = :institution_id AND type = :type AND reference_id = :reference_id
-      AND time_granularity = :granularity AND snapshot_date = :day
+      AND time_granularity = :granularity AND snapshot_date = ANY (CAST(:days AS date[]))
     UNION ALL
     SELECT snapshot_date, period_start, metadata, distribution, 'ARCHIVED', academic_year, false,
            entries
     FROM lb.archived_leaderboard_snapshots
-    WHERE institution_id = :institution_id AND academic_year = ANY (:years) AND original_id = :id
+    WHERE institution_id = :institution_id AND academic_year = ANY (:years)
+      AND original_id = ANY (:ids)
 ) AS s
 LEFT JOIN lb.materialized_days m
   ON m.institution_key = :institution_key AND m.asset = :asset AND m.day = s.snapshot_date
-ORDER BY s.academic_year NULLS FIRST
-LIMIT 1;
+ORDER BY s.snapshot_date DESC, s.academic_year NULLS FIRST;
 
 -- name: places_of_boards(institution_id, institution_key, types, references, day, years, ids, student_id)
 -- All granularities of some boards on one day, as in closing_snapshots.
