@@ -532,7 +532,8 @@ def test_an_export_out_of_reach_is_left_to_be_done(database: Database, tmp_path:
         database, world.institution, "s2", reason=WHY, today=world.today, actor=CLERK,
         forget_missing=True,
     )  # fmt: skip
-    assert named(database, "s2") == []
+    # In quotes, as JSON has it: two letters alone stand in hashes by chance.
+    assert named(database, '"s2"') == []
 
 
 # What comes in again.
