@@ -352,6 +352,8 @@ def test_what_is_wrong_is_named_with_a_remedy(database: Database) -> None:
         (InvalidSelection, lambda: service.get_leaderboard(school.id, "TEAM", "x", "daily", day)),
         (InvalidSelection, lambda: service.get_leaderboard(*board[:3], "yearly", day)),
         (InvalidSelection, lambda: rank(school.id, student, *board[1:], datetime.now(UTC))),
+        (InvalidSelection, lambda: service.get_student_boards(school.id, student, date.min)),
+        (InvalidSelection, lambda: service.get_historical_leaderboard(*board, day, date.max)),
         (InvalidSelection, lambda: service.get_leaderboard_trends(*board, months=0)),
         (InvalidSelection, lambda: service.get_historical_leaderboard(*board, day, day, limit=0)),
         (InvalidPartition, lambda: service.get_historical_leaderboard(*board, day, day - ONE_DAY)),

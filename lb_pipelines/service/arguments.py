@@ -9,6 +9,9 @@ from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.errors import InvalidSelection
 from lb_pipelines.service.results import BoardKey
 
+EARLIEST, LATEST = date(1970, 1, 2), date(2999, 12, 30)
+"""So that neighbouring days, years and instants in any zone exist as well."""
+
 
 def board_key(
     institution_id: str,
@@ -46,4 +49,9 @@ def day_range(first: date, last: date) -> DayRange:
         # An instant is a date to Python, but which day it is depends on the zone.
         if not isinstance(day, date) or isinstance(day, datetime):
             raise InvalidSelection(f"{day!r} is no day", "Give a datetime.date")
+        if not EARLIEST <= day <= LATEST:
+            raise InvalidSelection(
+                f"{day} lies outside all that boards are made of",
+                f"Give a day from {EARLIEST} to {LATEST}",
+            )
     return DayRange(first, last)
