@@ -627,13 +627,14 @@ def test_an_owner_outside_lb_worker_sees_nothing(twins: Database, server: URL) -
 def test_the_migration_locks_no_leaf_of_boards(fresh_database_url: Callable[[], str]) -> None:
     """3,000 of them are more than a server has locks for; and each is somebody's."""
     database = Database(fresh_database_url())
-    upgrade(database, "0002")
+    upgrade(database)
     materialize(
         database,
         READ,
         DayRange(DAY, DAY),
         worlds.make_school(7, id=READ, moment=("UTC", DAY), span=20),
     )
+    downgrade(database, "0002")
     options = {"options": "-c lock_timeout=1s"}
     hurried = Database(database.url.update_query_dict(options))
     with database.transaction() as connection:
