@@ -35,8 +35,9 @@ types: $(VENV)/.dev
 contracts: $(VENV)/.dev
 	$(BIN)/lint-imports
 
+# Two processes, each with a server of its own and whole files of tests.
 pytest: $(VENV)/.dev
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -36,6 +36,7 @@ setup(
             "mypy",
             "pandas-stubs",
             "pytest",
+            "pytest-xdist",
             "redis",
             "ruff",
             "scipy",

@@ -1,8 +1,9 @@
 """Fixtures that every test may use: a real server, and databases on it.
 
-The server is embedded and lives as long as the session, or is the one that LB_TEST_DATABASE_URL
-names (its role must be allowed to CREATE DATABASE). The schema is migrated once, into a template;
-a test's own database is a copy of that (20 ms; see `_STRATEGY`), dropped when the test ends.
+The server is embedded, one for each process of tests, and lives as long as the session, or is the
+one that LB_TEST_DATABASE_URL names (its role must be allowed to CREATE DATABASE). The schema is
+migrated once, into a template; a test's own database is a copy of that (20 ms; see `_STRATEGY`),
+dropped when the test ends.
 Tests that use any of this carry the marker `database`, so that they can be run on another server.
 """
 
