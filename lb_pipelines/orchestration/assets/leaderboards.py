@@ -5,11 +5,11 @@ contiguous range of days in one pass; then through the archive, whose failures a
 rather than one a family, because Dagster skips everything behind a step that fails: here an
 institution that fails takes down nothing but itself.
 
-Every (asset, institution, day) is recorded as a materialization once it is committed, so that a
-run that is killed keeps what it has done. The op's outputs are never produced: at its end Dagster
-would record one more materialization for every partition of the run, those that failed included.
-Instead a run with a failed institution ends as failed, and Dagster shows as failed precisely the
-partitions that were planned and not recorded.
+Every (asset, institution, day) is recorded as a materialization soon after it is committed
+(`recording`), so that a run that is killed keeps what it has done. The op's outputs are never
+produced: at its end Dagster would record one more materialization for every partition of the run,
+those that failed included. Instead a run with a failed institution ends as failed, and Dagster
+shows as failed precisely the partitions that were planned and not recorded.
 """
 
 import time
@@ -22,7 +22,6 @@ from datetime import date
 
 import psycopg
 from dagster import (
-    AssetCheckEvaluation,
     AssetExecutionContext,
     AssetMaterialization,
     AssetObservation,
@@ -74,6 +73,7 @@ from lb_pipelines.orchestration.partitions import (
     partition_key,
     split_key,
 )
+from lb_pipelines.orchestration.recording import Recordable, RecordNow, recorded
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 
 LEADERBOARDS = "leaderboards"
@@ -82,7 +82,7 @@ LEADERBOARDS = "leaderboards"
 RETRIES = RetryPolicy(max_retries=2, delay=10, backoff=Backoff.EXPONENTIAL, jitter=Jitter.FULL)
 _RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
 
-Event = AssetMaterialization | AssetObservation | AssetCheckEvaluation | Output[None]
+Event = Recordable | RecordNow | Output[None]
 
 
 def leaderboard_families(start_day: date) -> list[LeaderboardAsset]:
@@ -116,7 +116,7 @@ def leaderboards(
         context: AssetExecutionContext,
         config: LeaderboardsConfig,
         leaderboard_database: LeaderboardDatabase,
-    ) -> Iterator[Event]:
+    ) -> Iterator[Output[None]]:
         selected = [a for a in families if a.spec.key in context.selected_asset_keys]
         work = _Work(
             context=context,
@@ -130,7 +130,7 @@ def leaderboards(
             else None,
             now=now,
         )
-        yield from work.run(days_by_institution(context.partition_keys))
+        yield from recorded(context, work.run(days_by_institution(context.partition_keys)))
 
     return _leaderboards
 
@@ -203,6 +203,9 @@ class _Work:
                     partitions, rows = partitions + 1, rows + result.rows
                     written += result.written
                     yield self._seen(asset, institution, result)
+            if self.checks:
+                # A verdict names the materialization that it is on.
+                yield RecordNow()
             for check in self.checks:
                 self._where = f"the check of {check.spec.asset_key.to_user_string()}"
                 yield from evaluate(
@@ -246,6 +249,7 @@ class _Work:
                 assert isinstance(result, ArchivedDay)
                 yield self._seen(self.archive, institution, result)
                 if self.completeness is not None:
+                    yield RecordNow()
                     self._where = f"the check of {ARCHIVE}"
                     yield from evaluate_moved(
                         self.completeness, self.database, self.context.instance, institution, result
