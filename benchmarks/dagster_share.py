@@ -1,6 +1,6 @@
 """Where the time of a day goes when Dagster runs it: start, planning, compute, recording, checks.
 
-    python benchmarks/dagster_share.py --url postgresql://.../empty_database [--scale 100]
+    python -m benchmarks.dagster_share --url postgresql://.../empty_database [--scale 100]
 
 Makes a district of 20 institutions (1/scale of the full size; what Dagster does depends on the
 number of partitions alone), has the day before materialized, then makes `daily_leaderboards` of

@@ -34,6 +34,9 @@ BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
 BATCH_SIZE = 500
 """Events a statement: 500 materializations are about 1 MB."""
 
+# With the id under which it is stored.
+_StoredEvent = tuple[EventLogEntry, int]
+
 
 class BatchingEventLogStorage(PostgresEventLogStorage):
     """dagster-postgres' event log with fewer transactions; connections are SQLAlchemy's."""
@@ -79,11 +82,21 @@ class BatchingEventLogStorage(PostgresEventLogStorage):
         ]
         if not of_assets and not of_checks:
             return
+        try:
+            self._index(of_assets, of_checks)
+        except Exception:
+            # Whoever asked may try again, as Dagster does with the events of a batch one by one.
+            with self._connect() as connection:
+                table = SqlEventLogStorageTable
+                connection.execute(table.delete().where(table.c.id.in_(ids)))
+            raise
+
+    def _index(self, of_assets: Sequence[_StoredEvent], of_checks: Sequence[_StoredEvent]) -> None:
+        """Enter events where they are looked up: all of them or, should that fail, none."""
         with self._together() as connection:
-            if of_assets:
-                self._store_asset_event_tags(
-                    connection, [event for event, _ in of_assets], [id for _, id in of_assets]
-                )
+            self._store_asset_event_tags(
+                connection, [event for event, _ in of_assets], [id for _, id in of_assets]
+            )
             for event, id in of_checks:
                 self.store_asset_check_event(event, id)
             # Last, for others wait for these rows; in one order, so that none waits for another.
@@ -153,11 +166,9 @@ class BatchingEventLogStorage(PostgresEventLogStorage):
             )
 
 
-def _last_of_each_asset(
-    events: Sequence[tuple[EventLogEntry, int]],
-) -> list[tuple[EventLogEntry, int]]:
+def _last_of_each_asset(events: Sequence[_StoredEvent]) -> list[_StoredEvent]:
     """The last event of each type of each asset, by asset and then as they came."""
-    last: dict[tuple[str, DagsterEventType | None], tuple[EventLogEntry, int]] = {}
+    last: dict[tuple[str, DagsterEventType | None], _StoredEvent] = {}
     for event, id in events:
         key = event.get_dagster_event().asset_key
         assert key is not None
