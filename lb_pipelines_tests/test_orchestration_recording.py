@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -179,6 +181,62 @@ def test_what_cannot_be_recorded_fails_the_run_and_is_recorded_once_when_resumed
             "green": {key for name, key in everything("a", "b") if name == asset},
             "failed": set(),
         }
+
+
+def test_ids_come_into_sight_in_their_order(district: District) -> None:
+    """A reader goes on from the highest id that it has seen: no lower one may turn up later."""
+    district.add("a")
+    result = district.run(Rectangle(DayRange(APRIL.first, APRIL.first), "a", "a"))
+    storage = district.instance.event_log_storage
+    event = storage.get_records_for_run(result.run_id).records[0].event_log_entry
+    url = dagster_storage_url(district.database.url.render_as_string(hide_password=False))
+    gate = 4711
+    with district.database.transaction() as connection:
+        connection.execute(
+            f"CREATE FUNCTION {DAGSTER_SCHEMA}.wait() RETURNS trigger LANGUAGE plpgsql AS"
+            f" 'BEGIN PERFORM pg_advisory_xact_lock_shared({gate}); RETURN new; END'"
+        )
+        connection.execute(
+            f"CREATE TRIGGER slow BEFORE INSERT ON {DAGSTER_SCHEMA}.event_logs FOR EACH ROW"
+            f" WHEN (new.run_id = 'slow') EXECUTE FUNCTION {DAGSTER_SCHEMA}.wait()"
+        )
+
+    def writer(run_id: str) -> threading.Thread:
+        mine = BatchingEventLogStorage(url)
+        events = [event._replace(run_id=run_id)] * 3
+        thread = threading.Thread(target=mine.store_event_batch, args=(events,))
+        thread.start()
+        return thread
+
+    def waiting() -> int:
+        with district.database.transaction() as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            ).fetchone()
+        return row[0] if row else 0
+
+    def until(ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not ready():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    with district.database.transaction() as keeper:
+        keeper.execute("SELECT pg_advisory_xact_lock(%s)", (gate,))
+        slow = writer("slow")
+        until(lambda: waiting() == 1)
+        quick = writer("quick")
+        until(lambda: waiting() == 2 or not quick.is_alive())
+        assert quick.is_alive()
+    for thread in (slow, quick):
+        thread.join(60)
+    with district.database.transaction() as connection:
+        rows = connection.execute(
+            f"SELECT run_id FROM {DAGSTER_SCHEMA}.event_logs"
+            " WHERE run_id IN ('slow', 'quick') ORDER BY id"
+        ).fetchall()
+    assert [run_id for (run_id,) in rows] == ["slow"] * 3 + ["quick"] * 3
 
 
 def test_events_wait_for_others_but_not_for_long(

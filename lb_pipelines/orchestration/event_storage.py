@@ -33,6 +33,8 @@ BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
 """Dagster's own switch: where it is not set, events are handed to the storage one by one."""
 BATCH_SIZE = 500
 """Events a statement: 500 materializations are about 1 MB."""
+# Of the lock that makes ids come into sight in their order; any number of the project's own.
+_ORDER_OF_IDS = 0x1B_0E_7E_27
 
 # With the id under which it is stored.
 _StoredEvent = tuple[EventLogEntry, int]
@@ -54,8 +56,9 @@ class BatchingEventLogStorage(PostgresEventLogStorage):
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events of any types, in their order.
 
-        The events themselves are one statement that commits at once, as with dagster-postgres:
-        others read on from the highest id that they have seen, so an id must not stay unseen.
+        The events themselves are committed at once and in the order of their ids, whoever else is
+        writing: readers go on from the highest id that they have seen, so a lower one that came
+        into sight later would be lost to them.
         """
         # Dagster+ alone stores these.
         kept = [
@@ -68,7 +71,8 @@ class BatchingEventLogStorage(PostgresEventLogStorage):
         if not kept:
             return
         insert = self.prepare_insert_event_batch(kept).returning(SqlEventLogStorageTable.c.id)
-        with self._connect() as connection:
+        with self.index_transaction() as connection:
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_ORDER_OF_IDS,))
             ids = [int(row[0]) for row in connection.execute(insert).fetchall()]
         of_assets = [
             (event, id)
