@@ -16,15 +16,8 @@ from dagster import (
     AssetCheckEvaluation,
     AssetCheckSeverity,
     AssetCheckSpec,
-    AssetKey,
-    AssetRecordsFilter,
-    DagsterEventType,
-    DagsterInstance,
     MultiPartitionsDefinition,
     PreviewWarning,
-)
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData,
 )
 
 from lb_pipelines.core.institution import Institution
@@ -73,7 +66,6 @@ def _spec(type: BoardType, partitions: MultiPartitionsDefinition) -> AssetCheckS
 def evaluate(
     check: SnapshotCheck,
     database: Database,
-    instance: DagsterInstance,
     institution: Institution,
     days: DayRange,
     *,
@@ -84,7 +76,6 @@ def evaluate(
         verdicts = verification.wrong_boards(
             connection, institution, check.type, days, at_most=at_most
         )
-    targets = latest_materializations(instance, check.spec.asset_key, institution, days)
     for day, verdict in verdicts.items():
         key = partition_key(day, institution.id)
         yield AssetCheckEvaluation(
@@ -93,7 +84,6 @@ def evaluate(
             partition=key,
             passed=not verdict.wrong,
             severity=AssetCheckSeverity.ERROR,
-            target_materialization_data=targets.get(key),
             description=None
             if not verdict.wrong
             else f"{verdict.wrong} of {verdict.looked_at} boards are wrong, for example "
@@ -104,24 +94,3 @@ def evaluate(
                 "wrong": verdict.wrong,
             },
         )
-
-
-def latest_materializations(
-    instance: DagsterInstance, asset: AssetKey, institution: Institution, days: DayRange
-) -> dict[str, AssetCheckEvaluationTargetMaterializationData]:
-    """By partition key: without it Dagster takes a verdict for one on an older materialization."""
-    keys = {str(partition_key(day, institution.id)) for day in days}
-    ids = instance.get_latest_storage_id_by_partition(
-        asset, DagsterEventType.ASSET_MATERIALIZATION, keys
-    )
-    if not ids:
-        return {}
-    records = instance.fetch_materializations(
-        AssetRecordsFilter(asset_key=asset, storage_ids=list(ids.values())), limit=len(ids)
-    ).records
-    return {
-        str(record.partition_key): AssetCheckEvaluationTargetMaterializationData(
-            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
-        )
-        for record in records
-    }

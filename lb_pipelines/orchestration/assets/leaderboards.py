@@ -73,7 +73,7 @@ from lb_pipelines.orchestration.partitions import (
     partition_key,
     split_key,
 )
-from lb_pipelines.orchestration.recording import Recordable, RecordNow, recorded
+from lb_pipelines.orchestration.recording import Recordable, recorded
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 
 LEADERBOARDS = "leaderboards"
@@ -82,7 +82,7 @@ LEADERBOARDS = "leaderboards"
 RETRIES = RetryPolicy(max_retries=2, delay=10, backoff=Backoff.EXPONENTIAL, jitter=Jitter.FULL)
 _RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
 
-Event = Recordable | RecordNow | Output[None]
+Event = Recordable | Output[None]
 
 
 def leaderboard_families(start_day: date) -> list[LeaderboardAsset]:
@@ -203,15 +203,11 @@ class _Work:
                     partitions, rows = partitions + 1, rows + result.rows
                     written += result.written
                     yield self._seen(asset, institution, result)
-            if self.checks:
-                # A verdict names the materialization that it is on.
-                yield RecordNow()
             for check in self.checks:
                 self._where = f"the check of {check.spec.asset_key.to_user_string()}"
                 yield from evaluate(
                     check,
                     self.database,
-                    self.context.instance,
                     institution,
                     days,
                     at_most=SAMPLE if self._makes(check) else None,
@@ -249,16 +245,11 @@ class _Work:
                 assert isinstance(result, ArchivedDay)
                 yield self._seen(self.archive, institution, result)
                 if self.completeness is not None:
-                    yield RecordNow()
                     self._where = f"the check of {ARCHIVE}"
-                    yield from evaluate_moved(
-                        self.completeness, self.database, self.context.instance, institution, result
-                    )
+                    yield from evaluate_moved(self.completeness, self.database, institution, result)
         elif self.completeness is not None:
             self._where = f"the check of {ARCHIVE}"
-            yield from evaluate_all(
-                self.completeness, self.database, self.context.instance, institution, days
-            )
+            yield from evaluate_all(self.completeness, self.database, institution, days)
 
     def _asset(
         self, asset: LeaderboardAsset, institution: Institution, days: DayRange, order: Order
