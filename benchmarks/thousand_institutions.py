@@ -113,10 +113,12 @@ FROM lb.point_aggregates, unnest(%(assets)s::text[]) AS asset
 _EVENT_LOG = """
 INSERT INTO event_logs
     (run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition)
-SELECT %(run)s, replace(replace(event, %(of)s, %(run)s), %(day)s, %(earlier)s), dagster_event_type,
+SELECT %(run)s::text,
+       replace(replace(event, %(of)s::text, %(run)s::text),
+               %(day)s::text, %(earlier)s::text), dagster_event_type,
        timestamp - %(age)s * interval '1 day', step_key, asset_key,
-       replace(partition, %(day)s, %(earlier)s)
-FROM event_logs WHERE run_id = %(of)s ORDER BY id
+       replace(partition, %(day)s::text, %(earlier)s::text)
+FROM event_logs WHERE run_id = %(of)s::text ORDER BY id
 """
 _TAGS = """
 INSERT INTO asset_event_tags (event_id, asset_key, key, value, event_timestamp)
@@ -124,30 +126,35 @@ SELECT e.id, e.asset_key, 'dagster/partition/' || name, value, e.timestamp
 FROM event_logs e,
      LATERAL (VALUES ('day', split_part(partition, '|', 1)),
                      ('institution', split_part(partition, '|', 2))) AS tag (name, value)
-WHERE e.run_id = %(run)s AND dagster_event_type = 'ASSET_MATERIALIZATION'
+WHERE e.run_id = %(run)s::text AND dagster_event_type = 'ASSET_MATERIALIZATION'
 """
 _CHECKS = """
 INSERT INTO asset_check_executions (asset_key, check_name, partition, run_id, execution_status,
     evaluation_event, evaluation_event_timestamp, evaluation_event_storage_id,
     materialization_event_storage_id, create_timestamp)
-SELECT asset_key, check_name, replace(partition, %(day)s, %(earlier)s), %(run)s, execution_status,
-       replace(replace(evaluation_event, %(of)s, %(run)s), %(day)s, %(earlier)s),
+SELECT asset_key, check_name, replace(partition, %(day)s::text, %(earlier)s::text),
+       %(run)s::text, execution_status,
+       replace(replace(evaluation_event, %(of)s::text, %(run)s::text),
+               %(day)s::text, %(earlier)s::text),
        evaluation_event_timestamp, evaluation_event_storage_id, materialization_event_storage_id,
        create_timestamp
-FROM asset_check_executions WHERE run_id = %(of)s
+FROM asset_check_executions WHERE run_id = %(of)s::text
 """
 _RUNS = """
 INSERT INTO runs (run_id, snapshot_id, pipeline_name, mode, status, run_body, partition,
     partition_set, create_timestamp, update_timestamp, start_time, end_time, backfill_id)
-SELECT %(run)s, snapshot_id, pipeline_name, mode, status,
-       replace(replace(run_body, %(of)s, %(run)s), %(day)s, %(earlier)s), partition, partition_set,
+SELECT %(run)s::text, snapshot_id, pipeline_name, mode, status,
+       replace(replace(run_body, %(of)s::text, %(run)s::text),
+               %(day)s::text, %(earlier)s::text),
+       partition, partition_set,
        create_timestamp - %(age)s * interval '1 day', update_timestamp - %(age)s * interval '1 day',
        start_time, end_time, backfill_id
-FROM runs WHERE run_id = %(of)s
+FROM runs WHERE run_id = %(of)s::text
 """
 _RUN_TAGS = """
 INSERT INTO run_tags (run_id, key, value)
-SELECT %(run)s, key, replace(value, %(day)s, %(earlier)s) FROM run_tags WHERE run_id = %(of)s
+SELECT %(run)s::text, key, replace(value, %(day)s::text, %(earlier)s::text)
+FROM run_tags WHERE run_id = %(of)s::text
 """
 
 
