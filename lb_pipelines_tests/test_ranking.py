@@ -62,19 +62,20 @@ def test_every_board_is_ranked_as_if_it_were_alone(
     ranking = ranked(boards, method)
     assert ranking.boards.tolist() == sorted(boards)
     assert ranking.sizes.tolist() == [len(boards[b]) for b in sorted(boards)]
+    everybody = ranking.top(30)
     for board, begin, end in zip(
-        ranking.boards.tolist(), ranking.starts[:-1], ranking.starts[1:], strict=True
+        ranking.boards.tolist(), everybody.offsets[:-1], everybody.offsets[1:], strict=True
     ):
         found = list(
             zip(
-                ranking.ranks[begin:end].tolist(),
-                students_of(ranking.members[begin:end]).tolist(),
-                ranking.points[begin:end].tolist(),
+                everybody.ranks[begin:end].tolist(),
+                students_of(everybody.members[begin:end]).tolist(),
+                everybody.points[begin:end].tolist(),
                 strict=True,
             )
         )
         assert found == naive(boards[board], method)
-        assert set(boards_of(ranking.members[begin:end]).tolist()) == {board}
+        assert set(boards_of(everybody.members[begin:end]).tolist()) == {board}
 
 
 def test_ties_share_a_rank_and_leave_a_gap_unless_told_otherwise() -> None:
@@ -84,7 +85,7 @@ def test_ties_share_a_rank_and_leave_a_gap_unless_told_otherwise() -> None:
         (RankMethod.DENSE, [1, 2, 2, 3]),
         (RankMethod.ORDINAL, [1, 2, 3, 4]),
     ):
-        assert ranked(board, method).ranks.tolist() == ranks
+        assert ranked(board, method).top(4).ranks.tolist() == ranks
 
 
 @given(BOARDS, METHODS, st.integers(1, 6))
@@ -92,11 +93,16 @@ def test_the_top_and_the_rank_of_anybody(
     boards: dict[int, dict[int, int]], method: RankMethod, limit: int
 ) -> None:
     ranking = ranked(boards, method)
-    rows, offsets = ranking.top(limit)
-    for index, board in enumerate(sorted(boards)):
-        top = rows[offsets[index] : offsets[index + 1]]
-        expected = naive(boards[board], method)[:limit]
-        assert students_of(ranking.members[top]).tolist() == [s for _, s, _ in expected]
+    for top, most in ((ranking.top(limit), limit), (ranking.top(limit).first(2), min(limit, 2))):
+        for index, board in enumerate(sorted(boards)):
+            of_board = slice(top.offsets[index], top.offsets[index + 1])
+            found = zip(
+                top.ranks[of_board].tolist(),
+                students_of(top.members[of_board]).tolist(),
+                top.points[of_board].tolist(),
+                strict=True,
+            )
+            assert list(found) == naive(boards[board], method)[:most]
     everybody = [(b, s) for b in (*sorted(boards), 7) for s in range(32)]
     owners, students = (np.array(column, np.int32) for column in zip(*everybody, strict=True))
     ranks, points = ranking.find(pair_codes(owners, students))

@@ -118,11 +118,12 @@ def whole_board(
     ranking = rank(
         np.zeros(len(members), np.int32), members, points[members], institution.rank_method
     )
+    everybody = ranking.top(len(members))
     return WholeBoard(
-        students.keys[ranking.members],
-        students.ids.take(ranking.members).to_pylist(),
-        ranking.points,
-        ranking.ranks,
+        students.keys[everybody.members],
+        students.ids.take(everybody.members).to_pylist(),
+        everybody.points,
+        everybody.ranks,
         next(iter(pack_all(ranking)), b""),
     )
 
