@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from datetime import date, timedelta
 from fractions import Fraction
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lb_pipelines.core import enrolment as enrolments
 from lb_pipelines.core import json_lists
 from lb_pipelines.core.distribution import Distribution, pack_all, unpack
-from lb_pipelines.core.enrolment import merge
+from lb_pipelines.core.enrolment import Enrolment
 from lb_pipelines.core.ranking import Ranking, rank
 from lb_pipelines.core.snapshots import statistics
 from lb_pipelines.core.sums import RunningSums, Sums, boards_of, pair_codes, students_of
@@ -261,17 +263,18 @@ DAYS = st.one_of(st.none(), st.integers(0, 12).map(lambda n: date(2024, 2, 25) +
 
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), DAYS, DAYS), max_size=15),
+    st.sampled_from((0, enrolments._ROOM_FOR_TICKS)),
 )
 def test_a_student_counts_once_however_many_spans_overlap(
-    spans: list[tuple[int, int, date | None, date | None]],
+    spans: list[tuple[int, int, date | None, date | None]], room: int
 ) -> None:
     def number(day: date | None, absent: int) -> int:
         return absent if day is None else (day - date(1970, 1, 1)).days
 
     owners, students = (np.array([s[i] for s in spans], np.int32) for i in range(2))
-    begins = np.array([number(s[2], -(2**30)) for s in spans], np.int64)
-    ends = np.array([number(s[3], 2**30) for s in spans], np.int64)
-    enrolment = merge(3, pair_codes(owners, students), begins, ends)
+    begins = np.array([number(s[2], -(2**30)) for s in spans], np.int32)
+    ends = np.array([number(s[3], 2**30) for s in spans], np.int32)
+    enrolment = Enrolment(3, 4, owners, students, begins, ends)
     for offset in range(-2, 16):
         day = date(2024, 2, 25) + timedelta(offset)
         expected = [
@@ -284,7 +287,8 @@ def test_a_student_counts_once_however_many_spans_overlap(
             )
             for board in range(3)
         ]
-        assert enrolment.on(day).tolist() == expected
+        with mock.patch.object(enrolments, "_ROOM_FOR_TICKS", room):
+            assert enrolment.on(day).tolist() == expected
 
 
 @given(st.lists(st.text(max_size=6), max_size=8))

@@ -75,7 +75,11 @@ def pack_all(ranking: Ranking) -> list[bytes]:
     """The packed distribution of every board of a ranking, in the order of its boards."""
     if not len(ranking.boards):
         return []
-    first_level, levels, counts = ranking.levels.starts, ranking.levels.points, ranking.levels.counts
+    first_level, levels, counts = (
+        ranking.levels.starts,
+        ranking.levels.points,
+        ranking.levels.counts,
+    )
     distinct = np.diff(first_level)
 
     # A board's integers: version, n, first, n - 1 differences, n counts: 2n + 2 of them.
