@@ -134,7 +134,9 @@ class _Moves:
         owners: Int64,
         previous: Int32,
     ) -> None:
-        self._now, self._top = now, top
+        self._now = now
+        # Three are named however few a board shows.
+        self._top3 = top.first(3) if limit >= 3 else now.top(3)
         members = top.members
         top_then = then.top(limit).members
         self.stayed = np.isin(members, top_then)
@@ -153,7 +155,7 @@ class _Moves:
 
     def as_json(self, student_ids: pa.Array) -> list[bytes]:
         """One `movement` object per board."""
-        top3 = self._top.first(3)
+        top3 = self._top3
         entrants = ~self.stayed
         parts = {
             "top3": json_lists.lists(
