@@ -25,7 +25,7 @@ from lb_pipelines.db.repositories.boards import Columns, Leader
 from lb_pipelines.materialize import writing
 from lb_pipelines.materialize.passes import DayOfBoards, Pass
 from lb_pipelines.materialize.results import DayResult, Provenance
-from lb_pipelines.materialize.writing import PreparedDay
+from lb_pipelines.materialize.writing import PreparedDay, Product
 
 # By reference id and granularity, as UTF-8.
 Leads = dict[tuple[bytes, bytes], Leader]
@@ -45,22 +45,26 @@ def materialize(
 ) -> Iterator[DayResult]:
     """Write the trends of every day of the range in one pass; yields each after its commit.
 
+    What `numbers` of a result are, as of `product`.
+    """
+    return writing.write(database, institution, [product(type, provenance)], days, provenance)
+
+
+def product(type: BoardType, provenance: Provenance) -> Product:
+    """The trends of one type, to be written in a pass.
+
     `numbers` of a result: boards by granularity and `retained_share`, the mean over the all-time
     boards of the share of the top N that stayed.
     """
-    return writing.write(
-        database,
+    return Product(
         asset_name(type),
-        institution,
         type,
-        days,
-        provenance,
-        lambda opened: _prepared(opened, database, provenance),
+        lambda database, opened: _prepared(database, opened, provenance),
         repository.replace_trends,
     )
 
 
-def _prepared(opened: Pass, database: Database, provenance: Provenance) -> Iterator[PreparedDay]:
+def _prepared(database: Database, opened: Pass, provenance: Provenance) -> Iterator[PreparedDay]:
     with database.transaction() as connection:
         led: Leads = {
             (reference.encode(), granularity.encode()): leader

@@ -16,6 +16,7 @@ from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.materialize.results import DayResult, Provenance
+from lb_pipelines.materialize.writing import Product
 from lb_pipelines.orchestration.config import LeaderboardsConfig
 
 OWNERS = ["team:leaderboards"]
@@ -49,19 +50,29 @@ def no_remarks(result: DayResult) -> Sequence[str]:
 
 
 Materialize = Callable[[Database, Institution, DayRange, Order], Iterator[DayResult]]
+MakeProduct = Callable[[Order], Product]
 Show = Callable[[Connection, Institution, DayResult], Metadata]
+
+
+@dataclass(frozen=True)
+class BoardProduct:
+    """An asset that is made of ranked boards."""
+
+    of: MakeProduct
 
 
 @dataclass(frozen=True)
 class LeaderboardAsset:
     """One asset: what Dagster is told of it, what makes it, and what a person sees of a day.
 
+    `making` makes its days by itself, or says what product of boards it is: products of an
+    institution are made together, in one pass.
     `show` may read a few rows; it is asked once a partition, so it has to be cheap. `outcome` says
     in words what became of a day, `remarks` what a person should be warned of.
     """
 
     spec: AssetSpec
-    materialize: Materialize
+    making: Materialize | BoardProduct
     show: Show
     outcome: Callable[[DayResult], str] = outcome
     remarks: Callable[[DayResult], Sequence[str]] = no_remarks

@@ -1,7 +1,7 @@
 """The op that makes all assets of boards: composed of the families, one order of work for all.
 
-It goes institution by institution, and for each through aggregates, snapshots and trends, a
-contiguous range of days in one pass; then through the archive, whose failures are its own. One op
+It goes institution by institution, and for each through aggregates, then through snapshots and
+trends together, a contiguous range of days in one pass; then through the archive, whose failures are its own. One op
 rather than one a family, because Dagster skips everything behind a step that fails: here an
 institution that fails takes down nothing but itself.
 
@@ -47,6 +47,7 @@ from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
 from lb_pipelines.errors import DatabaseUnavailable, InvalidPartition, LeaderboardError
+from lb_pipelines.materialize import writing
 from lb_pipelines.materialize.results import DayResult, Provenance
 from lb_pipelines.orchestration.archive_checks import (
     ArchiveCheck,
@@ -58,6 +59,7 @@ from lb_pipelines.orchestration.assets import archive
 from lb_pipelines.orchestration.assets.aggregates import point_aggregates
 from lb_pipelines.orchestration.assets.archive import ARCHIVE, ArchivedDay, archived_snapshots
 from lb_pipelines.orchestration.assets.family import (
+    BoardProduct,
     LeaderboardAsset,
     Metadata,
     Order,
@@ -198,11 +200,10 @@ class _Work:
         order = Order(Provenance(run_id=self.context.run.run_id), today, self.config)
         over, not_over = _split_by_closing(ranges, today - ONE_DAY)
         for days in over:
-            for asset in self.assets:
-                for result in self._asset(asset, institution, days, order):
-                    partitions, rows = partitions + 1, rows + result.rows
-                    written += result.written
-                    yield self._seen(asset, institution, result)
+            for asset, result in self._made(institution, days, order):
+                partitions, rows = partitions + 1, rows + result.rows
+                written += result.written
+                yield self._seen(asset, institution, result)
             for check in self.checks:
                 self._where = f"the check of {check.spec.asset_key.to_user_string()}"
                 yield from evaluate(
@@ -256,15 +257,56 @@ class _Work:
                 self.completeness, self.database, self.context.instance, institution, days
             )
 
+    def _made(
+        self, institution: Institution, days: DayRange, order: Order
+    ) -> Iterator[tuple[LeaderboardAsset, DayResult]]:
+        """What the selected assets make of these days: what boards are made of, then all boards."""
+        together: dict[tuple[DayRange, ...], list[LeaderboardAsset]] = defaultdict(list)
+        for asset in self.assets:
+            if isinstance(asset.making, BoardProduct):
+                together[tuple(self._wanted(asset, institution, days))].append(asset)
+            else:
+                for result in self._asset(asset, institution, days, order):
+                    yield asset, result
+        for ranges, assets in together.items():
+            for part in ranges:
+                yield from self._boards(assets, institution, part, order)
+
+    def _boards(
+        self,
+        assets: Sequence[LeaderboardAsset],
+        institution: Institution,
+        part: DayRange,
+        order: Order,
+    ) -> Iterator[tuple[LeaderboardAsset, DayResult]]:
+        products = [
+            asset.making.of(order) for asset in assets if isinstance(asset.making, BoardProduct)
+        ]
+        coming = ((asset, day) for day in part for asset in assets)
+        asset, day = next(coming)
+        self._where = f"{asset.name} of {day}"
+        for result in writing.write(self.database, institution, products, part, order.provenance):
+            yield asset, result
+            asset, day = next(coming, (asset, day))
+            self._where = f"{asset.name} of {day}"
+
     def _asset(
         self, asset: LeaderboardAsset, institution: Institution, days: DayRange, order: Order
     ) -> Iterator[DayResult]:
-        wanted = [day for day in days if (asset.name, _key(day, institution)) not in self._kept]
-        for part in contiguous_ranges(wanted):
+        assert not isinstance(asset.making, BoardProduct)
+        for part in self._wanted(asset, institution, days):
             self._where = f"{asset.name} of {part.first}"
-            for result in asset.materialize(self.database, institution, part, order):
+            for result in asset.making(self.database, institution, part, order):
                 yield result
                 self._where = f"{asset.name} of {min(result.day + ONE_DAY, part.last)}"
+
+    def _wanted(
+        self, asset: LeaderboardAsset, institution: Institution, days: DayRange
+    ) -> list[DayRange]:
+        """The days of an asset that are still to be made."""
+        return contiguous_ranges(
+            day for day in days if (asset.name, _key(day, institution)) not in self._kept
+        )
 
     def _makes(self, check: SnapshotCheck) -> bool:
         return any(asset.spec.key == check.spec.asset_key for asset in self.assets)

@@ -16,6 +16,7 @@ from lb_pipelines.db.repositories import glances
 from lb_pipelines.materialize import aggregates, snapshots
 from lb_pipelines.materialize.results import DayResult
 from lb_pipelines.orchestration.assets.family import (
+    BoardProduct,
     LeaderboardAsset,
     Metadata,
     boards_shown,
@@ -57,14 +58,13 @@ def board_snapshots(type: BoardType, partitions: MultiPartitionsDefinition) -> L
     )
     return LeaderboardAsset(
         spec,
-        lambda database, institution, days, order: snapshots.materialize(
-            database,
-            institution,
-            type,
-            days,
-            order.provenance,
-            rematerialize_archived=order.config.rematerialize_archived,
-            today=order.today,
+        BoardProduct(
+            lambda order: snapshots.product(
+                type,
+                order.provenance,
+                rematerialize_archived=order.config.rematerialize_archived,
+                today=order.today,
+            )
         ),
         partial(_show, type),
         remarks=_remarks,

@@ -16,6 +16,7 @@ from lb_pipelines.db.repositories import glances
 from lb_pipelines.materialize import snapshots, trends
 from lb_pipelines.materialize.results import DayResult
 from lb_pipelines.orchestration.assets.family import (
+    BoardProduct,
     LeaderboardAsset,
     Metadata,
     boards_shown,
@@ -65,9 +66,7 @@ def board_trends(type: BoardType, partitions: MultiPartitionsDefinition) -> Lead
     )
     return LeaderboardAsset(
         spec,
-        lambda database, institution, days, order: trends.materialize(
-            database, institution, type, days, order.provenance
-        ),
+        BoardProduct(lambda order: trends.product(type, order.provenance)),
         partial(_show, type),
     )
 
