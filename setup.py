@@ -24,6 +24,7 @@ setup(
         "psutil>=5.9",
         "psycopg[binary]>=3.2",
         "pyarrow>=17",
+        "requests>=2.31",
         "rich>=13",
         "sqlalchemy>=2.0",
         "typer>=0.12",
@@ -31,6 +32,7 @@ setup(
     ],
     extras_require={
         "dev": [
+            "aiosmtpd",
             "hypothesis",
             "import-linter",
             "mypy",

@@ -201,6 +201,16 @@ class MissingRole(DatabaseUnavailable):
         self.user = user
 
 
+class DagsterElsewhere(LeaderboardError):
+    """Dagster's own tables are not where they can be read."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"Dagster's record of runs is not in PostgreSQL, but in {what}",
+            "Configure storage in dagster.yaml as this project's dagster.yaml does",
+        )
+
+
 class InvalidEnvironment(LeaderboardError):
     """An environment variable that cannot be used."""
 

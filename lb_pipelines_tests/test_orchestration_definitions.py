@@ -77,7 +77,7 @@ def test_whatever_can_be_started_says_what_it_does_and_is_on(defs: Definitions) 
     assert named == {
         "daily_leaderboards", "reward_processing", "partition_maintenance",
         "archive_expired_snapshots", "restore_snapshots", "purge_snapshots", "export_archive",
-        "import_archive", "legal_hold", "erase_student",
+        "import_archive", "legal_hold", "erase_student", "dagster_history_pruning",
     }  # fmt: skip
     for job in named:
         assert repository.get_job(job).description

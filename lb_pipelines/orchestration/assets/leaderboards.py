@@ -5,6 +5,9 @@ contiguous range of days in one pass; then through the archive, whose failures a
 rather than one a family, because Dagster skips everything behind a step that fails: here an
 institution that fails takes down nothing but itself.
 
+One run at a time works on an institution: where another one does, the others come first. What a
+lost connection or a lost race has ended is tried again after all others, bad data is not.
+
 Every (asset, institution, day) is recorded as a materialization once it is committed, so that a
 run that is killed keeps what it has done. The op's outputs are never produced: at its end Dagster
 would record one more materialization for every partition of the run, those that failed included.
@@ -13,14 +16,11 @@ partitions that were planned and not recorded.
 """
 
 import time
-import traceback
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 
-import psycopg
 from dagster import (
     AssetCheckEvaluation,
     AssetExecutionContext,
@@ -32,7 +32,6 @@ from dagster import (
     DagsterEventType,
     DagsterInstance,
     DagsterRun,
-    Failure,
     Jitter,
     MetadataValue,
     Output,
@@ -45,8 +44,8 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, contiguous_ranges, local_day
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
-from lb_pipelines.db.repositories import institutions
-from lb_pipelines.errors import DatabaseUnavailable, InvalidPartition, LeaderboardError
+from lb_pipelines.db.repositories import institutions, writers
+from lb_pipelines.errors import InvalidPartition
 from lb_pipelines.materialize.results import DayResult, Provenance
 from lb_pipelines.orchestration.archive_checks import (
     ArchiveCheck,
@@ -61,13 +60,13 @@ from lb_pipelines.orchestration.assets.family import (
     LeaderboardAsset,
     Metadata,
     Order,
-    markdown_table,
 )
 from lb_pipelines.orchestration.assets.snapshots import board_snapshots
 from lb_pipelines.orchestration.assets.trends import board_trends
 from lb_pipelines.orchestration.checks import SAMPLE, SnapshotCheck, evaluate, snapshot_checks
 from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.config import LeaderboardsConfig
+from lb_pipelines.orchestration.failures import Failed, failure
 from lb_pipelines.orchestration.partitions import (
     days_by_institution,
     leaderboard_partitions,
@@ -75,12 +74,17 @@ from lb_pipelines.orchestration.partitions import (
     split_key,
 )
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
+from lb_pipelines.orchestration.run_log import RunLog
 
 LEADERBOARDS = "leaderboards"
 
-# A lost connection or a lost race heals by itself; bad data does not (see `Failed.transient`).
-RETRIES = RetryPolicy(max_retries=2, delay=10, backoff=Backoff.EXPONENTIAL, jitter=Jitter.FULL)
+# About a minute in all, which is what a server takes that is started anew. The tries are the run's
+# own, by institution (`Failed.transient`): Dagster would try those with bad data again as well.
+RETRIES = RetryPolicy(max_retries=3, delay=5, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
 _RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
+_SECONDS_BETWEEN_LOOKS = 1.0
+_REMARKS = 10
+"""What an institution's partitions are remarked on is told of this many; more are counted."""
 
 Event = AssetMaterialization | AssetObservation | AssetCheckEvaluation | Output[None]
 
@@ -110,7 +114,6 @@ def leaderboards(
         check_specs=[*(check.spec for check in checks), completeness.spec],
         can_subset=True,
         backfill_policy=BackfillPolicy.single_run(),
-        retry_policy=retries,
     )
     def _leaderboards(
         context: AssetExecutionContext,
@@ -129,31 +132,15 @@ def leaderboards(
             if completeness.spec.key in context.selected_asset_check_keys
             else None,
             now=now,
+            retries=retries,
         )
         yield from work.run(days_by_institution(context.partition_keys))
 
     return _leaderboards
 
 
-@dataclass(frozen=True)
-class Failed:
-    """An institution that could not be finished: where, and why."""
-
-    institution_id: str
-    where: str
-    error: Exception
-
-    @property
-    def transient(self) -> bool:
-        """Whether trying again can help."""
-        return isinstance(self.error, psycopg.OperationalError | DatabaseUnavailable)
-
-    @property
-    def reason(self) -> str:
-        """What is wrong and, where a person can do something about it, what."""
-        if isinstance(self.error, LeaderboardError):
-            return str(self.error)
-        return f"{type(self.error).__name__}: {self.error}".strip()
+class _AtWork(Exception):
+    """Another run works on the institution."""
 
 
 @dataclass
@@ -168,32 +155,77 @@ class _Work:
     checks: Sequence[SnapshotCheck]
     completeness: ArchiveCheck | None
     now: Clock
+    retries: RetryPolicy
+    sleep: Callable[[float], None] = time.sleep
     # Where the institution at hand has got to, for the report should it fail.
     _where: str = ""
     # (asset, partition key) that need not be done again.
-    _kept: AbstractSet[tuple[str, str]] = frozenset()
+    _kept: set[tuple[str, str]] = field(default_factory=set)
+    _remarks: list[str] = field(default_factory=list)
+    _log: RunLog = field(init=False)
 
     def run(self, days: Mapping[str, Sequence[DayRange]]) -> Iterator[Event]:
         """Work through all institutions; at the end raise `Failure` naming those that failed."""
+        self._tag(days)
         yield from self._keep()
-        failed = []
-        for institution_id, ranges in days.items():
-            try:
-                yield from self._institution(institution_id, ranges)
-            except Exception as error:
-                failed.append(self._note(Failed(institution_id, self._where, error)))
+        self._log = RunLog(self.context.log.info, self._left(days))
+        failed: dict[str, Failed] = {}
+        wanted = days
+        for attempt in range(1, self.retries.max_retries + 2):
+            failed |= yield from self._each(wanted)
+            wanted = {id: days[id] for id, one in failed.items() if one.transient}
+            if not wanted or attempt > self.retries.max_retries:
+                break
+            pause = max(0.0, float(self.retries.calculate_delay(attempt)))
+            self._log.again(self._left(wanted), pause)
+            self.sleep(pause)
+            failed = {id: one for id, one in failed.items() if id not in wanted}
         if failed:
-            raise _failure(failed, len(days))
+            raise failure([failed[id] for id in days if id in failed], len(days))
         # The outputs of checks record nothing, but Dagster would report them as missing.
         specs = [check.spec for check in self.checks]
         for spec in [*specs, self.completeness.spec] if self.completeness else specs:
             yield Output(None, output_name=spec.get_python_identifier())
 
+    def _each(
+        self, days: Mapping[str, Sequence[DayRange]]
+    ) -> Generator[Event, None, dict[str, Failed]]:
+        """Work through institutions once, each when no other run does; those that failed."""
+        failed = {}
+        waiting, passed_over = deque(days), 0
+        while waiting:
+            id = waiting.popleft()
+            try:
+                yield from self._institution(id, days[id])
+            except _AtWork:
+                self._log.waits(id)
+                waiting.append(id)
+                passed_over += 1
+                if passed_over >= len(waiting):
+                    self.sleep(_SECONDS_BETWEEN_LOOKS)
+                    passed_over = 0
+                continue
+            except Exception as error:
+                failed[id] = Failed(id, self._where, error)
+                (self.context.log.warning if failed[id].transient else self.context.log.error)(
+                    failed[id].told
+                )
+                self._log.ends(id, "failed")
+            passed_over = 0
+        return failed
+
     def _institution(self, institution_id: str, ranges: Sequence[DayRange]) -> Iterator[Event]:
         self._where = "its settings"
-        started, partitions, rows, written = time.perf_counter(), 0, 0, 0
         with self.database.transaction() as connection:
             institution = institutions.find_active(connection, institution_id)
+        with writers.one_run(self.database, institution) as mine:
+            if not mine:
+                raise _AtWork
+            yield from self._days(institution, ranges)
+
+    def _days(self, institution: Institution, ranges: Sequence[DayRange]) -> Iterator[Event]:
+        started, partitions, rows, written = time.perf_counter(), 0, 0, 0
+        self._remarks = []
         today = local_day(self.now(), institution.zone)
         order = Order(Provenance(run_id=self.context.run.run_id), today, self.config)
         over, not_over = _split_by_closing(ranges, today - ONE_DAY)
@@ -203,6 +235,7 @@ class _Work:
                     partitions, rows = partitions + 1, rows + result.rows
                     written += result.written
                     yield self._seen(asset, institution, result)
+                    self._log.did(institution.id, f"{asset.name} of {result.day}")
             for check in self.checks:
                 self._where = f"the check of {check.spec.asset_key.to_user_string()}"
                 yield from evaluate(
@@ -213,20 +246,24 @@ class _Work:
                     days,
                     at_most=SAMPLE if self._makes(check) else None,
                 )
-        if partitions:
-            seconds = time.perf_counter() - started
-            self.context.log.info(
-                f"{institution_id}: {_spoken(over)}, {partitions} partitions, {rows:,} rows"
-                f" ({written:,} new or changed) in {seconds:.1f} s"
-            )
         for days in over:
             yield from self._archive(institution, days, order)
+        for remark in self._remarks[:_REMARKS]:
+            self.context.log.warning(remark)
+        if more := self._remarks[_REMARKS:]:
+            self.context.log.warning(f"{institution.id}: {len(more):,} more days like these")
         if not_over:
             self._where = _spoken(not_over)
             raise InvalidPartition(
-                f"{_spoken(not_over)} is not over yet at {institution_id} ({institution.zone})",
+                f"{_spoken(not_over)} is not over yet at {institution.id} ({institution.zone})",
                 "Materialize it after midnight there; the daily schedule does",
             )
+        seconds = time.perf_counter() - started
+        self._log.ends(
+            institution.id,
+            f"{_spoken(over)}, {partitions:,} partitions, {rows:,} rows"
+            f" ({written:,} new or changed) in {seconds:.1f} s",
+        )
 
     def _archive(self, institution: Institution, days: DayRange, order: Order) -> Iterator[Event]:
         """Sweep, or show what a sweep would do; and see that originals and copies agree."""
@@ -234,7 +271,8 @@ class _Work:
             self._where = f"the plan of {ARCHIVE}"
             lines = archive.plan(self.database, institution, days, order)
             for line in lines:
-                self.context.log.info(archive.plan_spoken(line))
+                if line.rows or line.held or line.restored:
+                    self.context.log.info(archive.plan_spoken(line))
             yield AssetObservation(
                 asset_key=ARCHIVE,
                 partition=partition_key(days.last, institution.id),
@@ -283,8 +321,8 @@ class _Work:
             **shown,
             "code_version": lb_pipelines.__version__,
         }
-        for remark in asset.remarks(result):
-            self.context.log.warning(remark)
+        self._remarks += asset.remarks(result)
+        self._kept.add((asset.name, _key(result.day, institution)))
         return _materialization(
             asset.name, result.day, institution.id, asset.outcome(result), metadata
         )
@@ -320,12 +358,32 @@ class _Work:
                 f"Kept {len(again)} partitions that the run resumed here had already materialized"
             )
 
-    def _note(self, failed: Failed) -> Failed:
-        message = f"{failed.institution_id} failed at {failed.where}: {failed.reason}"
-        if not isinstance(failed.error, LeaderboardError):
-            message += "\n" + "".join(traceback.format_exception(failed.error))
-        self.context.log.error(message)
-        return failed
+    def _left(self, days: Mapping[str, Sequence[DayRange]]) -> dict[str, int]:
+        """Partitions by institution that have yet to be done; the archive's are not counted."""
+        return {
+            id: sum(
+                (asset.name, str(partition_key(day, id))) not in self._kept
+                for asset in self.assets
+                for part in ranges
+                for day in part
+            )
+            for id, ranges in days.items()
+        }
+
+    def _tag(self, days: Mapping[str, Sequence[DayRange]]) -> None:
+        """Say on the page of runs what the run is about; the queue reads the first one too."""
+        every = [
+            day for ranges in days.values() for part in ranges for day in (part.first, part.last)
+        ]
+        if not every:
+            return
+        tags = {
+            "leaderboards/institutions": str(len(days)),
+            "leaderboards/days": f"{min(every)}..{max(every)}",
+        }
+        if len(days) == 1:
+            tags["leaderboards/institution"] = next(iter(days))
+        self.context.instance.add_run_tags(self.context.run.run_id, tags)
 
 
 def _recorded_by(instance: DagsterInstance, run_id: str) -> dict[tuple[str, str], Metadata]:
@@ -386,33 +444,4 @@ def _materialization(
         # What the run's log shows; Dagster's own words would name neither day nor institution.
         description=f"{asset} of {institution_id} on {day}: {outcome}",
         metadata=metadata,
-    )
-
-
-def _failure(failed: Sequence[Failed], of: int) -> Failure:
-    by_reason: dict[str, list[str]] = defaultdict(list)
-    for one in failed:
-        by_reason[one.reason].append(f"{one.institution_id} (at {one.where})")
-    reasons = "; ".join(f"{', '.join(who)}: {reason}" for reason, who in by_reason.items())
-    table = markdown_table(
-        [
-            {
-                "institution": one.institution_id,
-                "at": one.where,
-                "what": one.error.thing if isinstance(one.error, LeaderboardError) else one.reason,
-                "remedy": one.error.remedy
-                if isinstance(one.error, LeaderboardError)
-                else "See the traceback in the log",
-            }
-            for one in failed
-        ]
-    )
-    return Failure(
-        description=f"{len(failed)} of {of} institutions failed. {reasons}",
-        metadata={
-            "failed_institutions": MetadataValue.md(table),
-            "what_next": "What is green is done. Re-execute this run from failure, or materialize "
-            "its missing and failed partitions: only those that failed are done.",
-        },
-        allow_retries=any(one.transient for one in failed),
     )
