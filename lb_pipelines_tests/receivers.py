@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,10 +76,12 @@ class MailReceiver:
     def listening(cls) -> Iterator[tuple[MailReceiver, str]]:
         """A receiver and its URL."""
         receiver = cls()
-        controller = Controller(receiver, hostname="127.0.0.1", port=0)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        controller = Controller(receiver, hostname="127.0.0.1", port=port)
         controller.start()
         try:
-            port = controller.server.sockets[0].getsockname()[1]
             yield receiver, f"smtp://127.0.0.1:{port}"
         finally:
             controller.stop()

@@ -41,7 +41,11 @@ class Ticks:
     def tick(self) -> str:
         """Evaluate once; what the tick says."""
         context = build_sensor_context(instance=self.district.instance, cursor=self.cursor)
-        data = self.district.defs.get_sensor_def(ALERTS_SENSOR).evaluate_tick(context)
+        data = (
+            self.district.defs.get_repository_def()
+            .get_sensor_def(ALERTS_SENSOR)
+            .evaluate_tick(context)
+        )
         self.cursor = data.cursor
         assert data.skip_message
         return data.skip_message

@@ -1,4 +1,4 @@
-"""Pruning of Dagster's own history: what goes, and that no page of an asset shows the difference."""
+"""Pruning of Dagster's own history: what goes, and that no asset's page shows a difference."""
 
 from __future__ import annotations
 
@@ -118,7 +118,8 @@ def test_what_goes_is_missed_by_nobody(district: District) -> None:
     before = rows()
     assert pages(district) == shown
     promised = told(planned)
-    assert promised["runs"] == 2 and promised["ticks"] == 2
+    assert promised["runs"] == 2
+    assert promised["ticks"] == 2
     # Killed on its way, the third run's deletion: what was committed stays committed.
     sql(
         database,
@@ -143,7 +144,7 @@ def test_what_goes_is_missed_by_nobody(district: District) -> None:
     # The failed one can still be asked why.
     assert instance.get_run_by_id(partly.run_id) is not None
     assert "broken (at its settings)" in district.failure(partly)
-    assert district.log(partly) == []
+    assert not any(line.startswith("broken failed") for line in district.log(partly))
     assert len(instance.all_logs(young.run_id)) == log_of_young
     assert len(instance.all_logs(unfinished.run_id)) == log_of_unfinished
     assert sql(database, "SELECT count(*) FROM job_ticks WHERE selector_id = 's'") == [(1,)]

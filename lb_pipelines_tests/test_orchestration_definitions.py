@@ -78,6 +78,7 @@ def test_whatever_can_be_started_says_what_it_does_and_is_on(defs: Definitions) 
         "daily_leaderboards", "reward_processing", "partition_maintenance",
         "archive_expired_snapshots", "restore_snapshots", "purge_snapshots", "export_archive",
         "import_archive", "legal_hold", "erase_student", "dagster_history_pruning",
+        "missing_partitions", "backfill_preview",
     }  # fmt: skip
     for job in named:
         assert repository.get_job(job).description

@@ -32,6 +32,7 @@ from lb_pipelines.orchestration.jobs import (
     partition_maintenance_job,
     reward_processing_job,
 )
+from lb_pipelines.orchestration.report_jobs import backfill_preview_job, missing_partitions_job
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 from lb_pipelines.orchestration.retention_jobs.erasing import erase_student_job
 from lb_pipelines.orchestration.retention_jobs.exports import export_archive_job, import_archive_job
@@ -74,6 +75,8 @@ def build_defs(
             erase_student_job(now),
             partition_maintenance_job(settings.leaf_budget, now),
             dagster_history_pruning_job(now),
+            missing_partitions_job(settings.start_day, now),
+            backfill_preview_job(now),
         ],
         schedules=[
             daily_leaderboards_schedule(settings.start_day, running),

@@ -5,8 +5,6 @@ green. So a run goes only when no asset's page leads to it any more; of any othe
 and the last event of each kind of each partition stays, with how the run and its steps went.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta

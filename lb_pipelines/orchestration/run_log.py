@@ -33,7 +33,8 @@ class RunLog:
         ids = list(self.partitions)
         more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
         self.say(
-            f"{len(ids)} institutions, {sum(self.partitions.values()):,} partitions: "
+            f"{len(ids)} institution{'s'[: len(ids) > 1]}, "
+            f"{sum(self.partitions.values()):,} partitions: "
             f"{', '.join(ids[:_NAMED])}{more}"
         )
 

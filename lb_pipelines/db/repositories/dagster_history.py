@@ -57,17 +57,16 @@ def prune_runs(connection: Connection, run_ids: list[str], *, dry_run: bool) -> 
     checks = list(history.superseded_checks(connection, run_ids=run_ids))
     event_ids, check_ids = [id for id, _ in events], [id for id, _ in checks]
     size = sum(bytes for _, bytes in [*events, *checks])
-    if dry_run:
-        whole = list(
-            history.runs_to_lose_all(
-                connection, run_ids=run_ids, event_ids=event_ids, check_ids=check_ids
-            )
+    whole = [
+        run_id
+        for (run_id,) in history.runs_without_assets(
+            connection, run_ids=run_ids, event_ids=event_ids, check_ids=check_ids
         )
-        return Pruned(len(events), len(checks), len(whole), 0, size)
-    history.delete_events(connection, event_ids=event_ids)
-    history.delete_checks(connection, check_ids=check_ids)
-    whole = [id for (id,) in history.runs_without_assets(connection, run_ids=run_ids)]
-    history.delete_runs(connection, run_ids=whole)
+    ]
+    if not dry_run:
+        history.delete_events(connection, event_ids=event_ids)
+        history.delete_checks(connection, check_ids=check_ids)
+        history.delete_runs(connection, run_ids=whole)
     return Pruned(len(events), len(checks), len(whole), 0, size)
 
 

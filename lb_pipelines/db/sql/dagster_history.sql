@@ -61,19 +61,8 @@ JOIN (
 WHERE c.run_id = ANY (:run_ids) AND c.id < latest.id
   AND latest.partition IS NOT DISTINCT FROM c.partition;
 
--- name: runs_without_assets(run_ids)
--- Those that no page of an asset leads to any more.
-SELECT r.run_id
-FROM runs r
-WHERE r.run_id = ANY (:run_ids)
-  AND NOT EXISTS (
-      SELECT FROM event_logs e WHERE e.run_id = r.run_id AND e.asset_key IS NOT NULL)
-  AND r.run_id NOT IN (
-      SELECT c.run_id FROM asset_check_executions c
-      WHERE c.run_id = ANY (:run_ids));
-
--- name: runs_to_lose_all(run_ids)
--- The same as it will be when what is superseded is gone.
+-- name: runs_without_assets(run_ids, event_ids, check_ids)
+-- Those that no asset's page leads to any more once these events and verdicts are gone.
 SELECT r.run_id
 FROM runs r
 WHERE r.run_id = ANY (:run_ids)
