@@ -159,8 +159,11 @@ def test_what_goes_is_missed_by_nobody(district: District) -> None:
         "SELECT count(*) FROM asset_event_tags t"
         " WHERE NOT EXISTS (SELECT FROM event_logs e WHERE e.id = t.event_id)",
     ) == [(0,)]
-    again = prune(district, dry_run=False)
-    assert told(again) == {"events": 0, "check_verdicts": 0, "runs": 0, "ticks": 0}
+    # Nothing is left but the run before, which by this clock is long over.
+    again = told(prune(district, dry_run=False))
+    assert again.pop("events") < 15
+    assert again == {"check_verdicts": 0, "runs": 1, "ticks": 0}
+    assert pages(district) == shown
     # Nothing that comes later is in the way: a run resumes, a partition turns green.
     district.set_metadata("broken", "{}")
     assert district.run(Rectangle(APRIL, "a", "broken"), resumes=partly.run_id).success

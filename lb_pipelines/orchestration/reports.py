@@ -109,7 +109,10 @@ def totals(found: Iterable[Completeness], asset: str | None = None) -> dict[Stat
 
 def assets_spoken(assets: Sequence[str]) -> str:
     """Assets in a cell of a table."""
-    return "all" if len(assets) == len(ASSETS) else ", ".join(assets)
+    others = [asset for asset in ASSETS if asset not in assets]
+    if len(others) < 2:
+        return f"all but {others[0]}" if others else "all"
+    return ", ".join(assets)
 
 
 def _range(first: date, last: date) -> DayRange:

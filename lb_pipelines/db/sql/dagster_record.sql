@@ -1,7 +1,7 @@
 -- What Dagster's own record says of partitions `day|institution`. The tables are dagster-postgres'
 -- (1.13), found by the connection's search_path.
 
--- name: is_there$
+-- name: is_there()$
 SELECT to_regclass('event_logs') IS NOT NULL AND to_regclass('runs') IS NOT NULL;
 
 -- name: green(asset_keys, first, last)
