@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from dagster import AssetKey, ExecuteInProcessResult
+from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
 
 from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.db.engine import Database
@@ -176,7 +176,7 @@ def test_a_preview_says_what_the_backfill_then_does(district: District) -> None:
     result = district.run(Rectangle(DayRange(MADE.last, MADE.last + 3 * ONE_DAY), "a", "a"))
     written = sum(
         entry.asset_materialization.metadata["dagster/partition_row_count"].value
-        for entry in district.events(result, "ASSET_MATERIALIZATION")  # type: ignore[arg-type]
+        for entry in district.events(result, DagsterEventType.ASSET_MATERIALIZATION)
         if entry.asset_materialization.asset_key == AssetKey("class_snapshots")
     )
     assert written == by_asset["class_snapshots"]["rows"]

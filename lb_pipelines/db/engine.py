@@ -112,7 +112,8 @@ class Database:
             except BaseException:
                 # Of a lost connection the error at hand says why; a rollback would only say that.
                 if not connection.closed:
-                    connection.rollback()
+                    with suppress(psycopg.OperationalError):
+                        connection.rollback()
                 raise
             connection.commit()
 

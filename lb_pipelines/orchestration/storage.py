@@ -29,6 +29,9 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         super().__init__(*args, **kwargs)
         for part in (self.run_storage, self.event_log_storage, self.schedule_storage):
             part.optimize_for_webserver(_NO_TIMEOUT, _RECYCLE_SECONDS, _OVERFLOW)
+            # A connection that was lost while nobody used it is made anew instead of failing the
+            # run whose event it is to write.
+            cast(Any, part)._engine.pool._pre_ping = True
         events = self._event_log_storage
         # Asked before each write of tags or of a check, while the kept connection is in use: it
         # alone would bring back a connection for every materialization.
