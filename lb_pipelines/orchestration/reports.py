@@ -14,7 +14,7 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, closed_through, local_day
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import dagster_record
-from lb_pipelines.errors import InvalidSelection, LeaderboardError
+from lb_pipelines.errors import LeaderboardError
 from lb_pipelines.materialize import completeness, preview
 from lb_pipelines.materialize.completeness import ASSETS, Completeness, State
 from lb_pipelines.materialize.preview import Preview, Rate
@@ -22,7 +22,6 @@ from lb_pipelines.orchestration.partitions import partition_key
 
 CHANGED_WITHIN_DAYS = 30
 """How far back events are looked through for changes; all of them are what a backfill is for."""
-_LONGEST = timedelta(days=366 * 20)
 
 Failures = dict[str, LeaderboardError]
 """By institution what keeps it from being looked at."""
@@ -44,7 +43,7 @@ def look_everywhere(
     `record_in` is the database that Dagster keeps its tables in; None: only the ledger is read.
     """
     last_anywhere = (now + timedelta(days=1)).date()
-    whole = _range(first or start_day, last or last_anywhere)
+    whole = DayRange(first or start_day, last or last_anywhere)
     record = None
     if record_in is not None:
         with record_in.transaction() as connection:
@@ -113,14 +112,6 @@ def assets_spoken(assets: Sequence[str]) -> str:
     if len(others) < 2:
         return f"all but {others[0]}" if others else "all"
     return ", ".join(assets)
-
-
-def _range(first: date, last: date) -> DayRange:
-    if last - first > _LONGEST:
-        raise InvalidSelection(
-            f"{first} to {last} is more than 20 years", "Give a first day, or set LB_START_DAY"
-        )
-    return DayRange(first, last)
 
 
 def _rates(
