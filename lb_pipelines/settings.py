@@ -8,6 +8,7 @@
 | LB_START_DAY | first day that is a partition | 2013-01-01 |
 | LB_LEAF_BUDGET | leaves up to which institutions get a subtree of their own | 3000 |
 | LB_CACHE_URL | a Redis of the project's own that keeps what was read | each process's memory |
+| LB_OWNERS | who answers for the assets, `team:NAME` or e-mail, by commas | team:leaderboards |
 | LB_UI_HOST, LB_UI_PORT | where the UI listens; the next free port from there | 127.0.0.1, 3000 |
 | LB_UI_URL | where people find the UI, for links in alerts | made of the two |
 | LB_ALERT_WEBHOOK_URL | takes a POST of JSON for every failed run | nobody is told |
@@ -20,6 +21,7 @@ Settings of one institution are not here but in its `metadata` (`core.institutio
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +38,10 @@ from lb_pipelines.errors import InvalidEnvironment
 # was materialized for costs nothing.
 START_DAY = date(2013, 1, 1)
 DAGSTER_SCHEMA = "dagster"
+OWNERS = ("team:leaderboards",)
+
+# What Dagster takes for an owner: a team, or an address.
+_OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,7 @@ class Settings:
     cache_url: str | None = None
     given_ui_url: str | None = None
     alerts: AlertSettings = AlertSettings()
+    owners: tuple[str, ...] = OWNERS
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -111,6 +118,7 @@ class Settings:
             cache_url=_redis("LB_CACHE_URL", values),
             given_ui_url=_http("LB_UI_URL", values),
             alerts=AlertSettings.of(values),
+            owners=_owners("LB_OWNERS", values),
         )
 
     @property
@@ -226,6 +234,16 @@ def _address(name: str, text: str | None) -> str:
     if text and (not (local and at and domain) or "@" in domain or bad):
         raise InvalidEnvironment(name, text, "an address like ops@school.example")
     return text or ""
+
+
+def _owners(name: str, values: Mapping[str, str]) -> tuple[str, ...]:
+    owners = tuple(owner.strip() for owner in values.get(name, "").split(",") if owner.strip())
+    for owner in owners:
+        if not _OWNER.fullmatch(owner):
+            raise InvalidEnvironment(
+                name, owner, "team:NAME or an e-mail address, several by commas"
+            )
+    return owners or OWNERS
 
 
 def _whole(name: str, values: Mapping[str, str], default: int, low: int, high: int) -> int:

@@ -26,6 +26,11 @@ from lb_pipelines.orchestration.history_pruning import (
     dagster_history_pruning_job,
     dagster_history_pruning_schedule,
 )
+from lb_pipelines.orchestration.insight import (
+    institution_insight,
+    weekly_insight_job,
+    weekly_insight_schedule,
+)
 from lb_pipelines.orchestration.jobs import (
     archive_expired_snapshots_job,
     daily_leaderboards_job,
@@ -61,11 +66,15 @@ def build_defs(
     sensing = DefaultSensorStatus.RUNNING
     told_by = channels(settings.alerts)
     return Definitions(
-        assets=[leaderboards(settings.start_day, now, retries)],
+        assets=[
+            leaderboards(settings.start_day, now, retries, settings.owners),
+            institution_insight(settings.start_day, settings.owners),
+        ],
         asset_checks=[retention_settings_check()],
         jobs=[
             daily_leaderboards_job(),
             reward_processing_job(),
+            weekly_insight_job(),
             archive_expired_snapshots_job(),
             restore_snapshots_job(now),
             purge_snapshots_job(settings.home / "exports", now),
@@ -80,6 +89,7 @@ def build_defs(
         ],
         schedules=[
             daily_leaderboards_schedule(settings.start_day, running),
+            weekly_insight_schedule(settings.start_day, running),
             partition_maintenance_schedule(settings.leaf_budget, running),
             purge_schedule(running),
             dagster_history_pruning_schedule(running),
