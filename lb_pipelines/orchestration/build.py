@@ -20,6 +20,7 @@ from dagster import (
 from lb_pipelines.orchestration.archive_checks import retention_settings_check
 from lb_pipelines.orchestration.assets.leaderboards import RETRIES, leaderboards
 from lb_pipelines.orchestration.clock import Clock, utc_now
+from lb_pipelines.orchestration.freshness import freshness_sensor, on_time_checks
 from lb_pipelines.orchestration.jobs import (
     archive_expired_snapshots_job,
     daily_leaderboards_job,
@@ -54,7 +55,7 @@ def build_defs(
     sensing = DefaultSensorStatus.RUNNING
     return Definitions(
         assets=[leaderboards(settings.start_day, now, retries)],
-        asset_checks=[retention_settings_check()],
+        asset_checks=[retention_settings_check(), on_time_checks(settings.start_day, now)],
         jobs=[
             daily_leaderboards_job(),
             reward_processing_job(),
@@ -76,6 +77,7 @@ def build_defs(
             institutions_sensor(sensing, now),
             late_events_sensor(settings.start_day, sensing, now),
             retention_sensor(settings.start_day, sensing, now),
+            freshness_sensor(settings.start_day, sensing, now),
         ],
         resources={"leaderboard_database": LeaderboardDatabase(), **(resource_overrides or {})},
         # The speed is in the code: a process a step would cost more than the step.
