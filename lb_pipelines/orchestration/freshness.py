@@ -6,12 +6,11 @@ day is there in time is a check of each asset, `on_time`: it knows the zones, na
 is evaluated by a sensor whenever its verdict changes, or run from a Checks page at any time.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Self
 
 from dagster import (
     AssetCheckEvaluation,
@@ -167,7 +166,7 @@ class Overview:
     @classmethod
     def read(
         cls, database: Database, instance: DagsterInstance, start_day: date, now: datetime
-    ) -> Overview:
+    ) -> Self:
         """By what is in the database now, and the runs of the last week."""
         window = DayRange((now - CATCH_UP).date() - 2 * ONE_DAY, now.date() + ONE_DAY)
         with database.transaction(snapshot=True) as connection:
