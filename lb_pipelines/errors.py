@@ -64,9 +64,9 @@ class InvalidPartition(LeaderboardError):
 class WrongBoards(LeaderboardError):
     """Days of an institution that a blocking check found wrong."""
 
-    def __init__(self, institution_id: str, found: str) -> None:
+    def __init__(self, found: str) -> None:
         super().__init__(
-            f"{institution_id}: {found}. What builds on these days was not made",
+            f"Found wrong: {found}; what builds on that was not made",
             "See the checks of these partitions; re-execute from failure writes the boards found "
             "wrong anew and goes on",
         )

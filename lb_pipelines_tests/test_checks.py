@@ -250,9 +250,9 @@ def test_a_wrong_day_holds_up_what_builds_on_it_and_nobody_else(district: Distri
     result = district.run(Rectangle(DAYS, "a", "z"))
     assert not result.success
     assert district.failure(result) == (
-        "1 of 2 institutions failed. a (at its checks): a: class_snapshots of 2024-04-02 "
-        "(ranks_agree_with_points). What builds on these days was not made. See the checks of "
-        "these partitions; re-execute from failure writes the boards found wrong anew and goes on"
+        "1 of 2 institutions failed. a (at its checks): Found wrong: class_snapshots of 2024-04-02 "
+        "(ranks_agree_with_points); what builds on that was not made. See the checks of these "
+        "partitions; re-execute from failure writes the boards found wrong anew and goes on"
     )
     [wrong] = [verdict for verdict in evaluations(district, result) if not verdict.passed]
     assert (wrong.asset_key, wrong.partition) == (AssetKey(CLASS), "2024-04-02|a")

@@ -241,7 +241,7 @@ class _Work:
                 yield from self._archive(institution, part, order)
         if wrong:
             self._where = "its checks"
-            raise WrongBoards(institution_id, str(wrong))
+            raise WrongBoards(str(wrong))
         if not_over:
             self._where = _spoken(not_over)
             raise InvalidPartition(
