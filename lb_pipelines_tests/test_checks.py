@@ -245,6 +245,26 @@ def test_points_without_an_enrollment_are_no_fault(district: District) -> None:
     assert checked_alone(district) == {}
 
 
+def test_what_has_left_for_the_archive_is_not_missed(district: District) -> None:
+    """The days before are purged, and some of the day itself."""
+    partitions.ensure_archive_years(district.database, ["2023-2024"])
+    gone = (
+        " FROM lb.leaderboard_snapshots WHERE institution_id = 'a'"
+        " AND (snapshot_date < '2024-04-02' OR reference_id = 'b')"
+    )
+    columns = (
+        "created_at, snapshot_date, period_start, institution_id, type, reference_id,"
+        " time_granularity, content_hash, entries, metadata, distribution"
+    )
+    execute(
+        district,
+        "INSERT INTO lb.archived_leaderboard_snapshots (archive_run, academic_year, "
+        + columns + ") SELECT 1, '2023-2024', " + columns + gone,
+    )  # fmt: skip
+    execute(district, "DELETE" + gone)
+    assert checked_alone(district) == {}
+
+
 def test_a_wrong_day_holds_up_what_builds_on_it_and_nobody_else(district: District) -> None:
     execute(district, UPDATE + "entries = jsonb_set(entries, '{0,points}', '999')" + WEEKLY)
     result = district.run(Rectangle(DAYS, "a", "z"))

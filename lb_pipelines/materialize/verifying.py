@@ -189,6 +189,7 @@ class _Read:
             self.connection, self.institution, self.type, self.days
         ):
             self._boards[board.name.day].append(board)
+        self._copies: dict[date, set[BoardName]] = {}
         asset = asset_name(self.type)
         # Baselines lie up to a month before the days.
         self._known = DayRange(self.days.first - 31 * ONE_DAY, self.days.last)
@@ -208,6 +209,14 @@ class _Read:
         for check in checks:
             if check in of_all:
                 yield check, {day: of_all[check](day) for day in self.days}
+
+    def _archived(self, day: date) -> Collection[BoardName]:
+        """The boards of a day that have a copy in the archive, asked for once."""
+        if day not in self._copies:
+            self._copies[day] = verification.archived_boards(
+                self.connection, self.institution, self.type, day
+            )
+        return self._copies[day]
 
     def _active(self, day: date) -> list[StoredBoard]:
         return [board for board in self._boards[day] if board.active]
@@ -275,10 +284,11 @@ class _Read:
             case _:
                 if board.name not in earlier:
                     return ()
-                then = contents.get(earlier[board.name])
-                if then is None:
+                before = earlier[board.name]
+                then = contents.get(before)
+                if then is None and before not in self._archived(before.day):
                     return checking.previous_ranks(content.entries, NOBODY, 0, method)
-                if not then.active:
+                if then is None or not then.active:
                     return ()
                 ranked = then.figures.get("ranked")
                 return checking.previous_ranks(
@@ -319,14 +329,9 @@ class _Read:
         findings: list[Finding] = []
         if day in self._made:
             names = self._names_of(sums.keys() - found.keys())
-            archived = (
-                verification.archived_boards(self.connection, self.institution, self.type, day)
-                if names
-                else set()
-            )
             for key, reference in sorted(names.items(), key=lambda pair: pair[1]):
                 name = BoardName(day, reference, Granularity.DAILY)
-                if name not in archived:
+                if name not in self._archived(day):
                     points = f"{_signed(sums[key].points):,} points"
                     findings.append(Finding(name, Difference("board", points, "no row")))
         for key, board in found.items():
@@ -422,16 +427,16 @@ class _Read:
             return Verdict(len(boards), len(boards), (Finding(None, missing),))
         leaf = self._leaf(day)
         present = {board.name for board in boards}
-        gone: set[BoardName] = set()
+        gone: Collection[BoardName] = set()
         if len(present) != made.boards:
-            gone = verification.archived_boards(self.connection, self.institution, self.type, day)
+            gone = self._archived(day)
         findings = [
             Finding(board.name, Difference("leaf", leaf, board.leaf))
             for board in boards
             if board.leaf != leaf
         ]
         # The archive keeps boards whose events were voided since.
-        held = len(present | gone)
+        held = len(present.union(gone))
         some_archived = bool(gone) or not all(board.active for board in boards)
         if held < made.boards or (held > made.boards and not some_archived):
             if not attached(self.connection, [leaf]):
@@ -440,13 +445,13 @@ class _Read:
                 Finding(
                     None,
                     Difference(
-                        f"boards, by window: {_by_window(present | gone)}",
+                        f"boards, by window: {_by_window(present.union(gone))}",
                         f"{made.boards:,}",
                         f"{held:,}",
                     ),
                 )
             )
-            findings += self._gaps(present | gone)
+            findings += self._gaps(present.union(gone))
         return Verdict(len(boards), len(boards), tuple(findings))
 
     def _gaps(self, names: Collection[BoardName]) -> Iterator[Finding]:
