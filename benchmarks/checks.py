@@ -164,8 +164,8 @@ def measure_runs(url: str, database: Database) -> None:
                     assert of.execute_in_process(instance=instance, tags=tags).success
 
                 run(bare)
-                without = best(lambda run=run: run(bare))
-                with_checks = best(lambda run=run: run(job))
+                without = best(lambda run=run: run(bare), 2)
+                with_checks = best(lambda run=run: run(job), 2)
                 verdicts = 22 * len(days)
                 print(
                     f"run over {len(days)} day(s) that are there: {without:.2f} s without checks,"

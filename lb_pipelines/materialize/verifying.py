@@ -134,8 +134,9 @@ def verify_aggregates(
             cells = len(found.sums) if found else 0
             verdicts[day] = Verdict(cells, cells, findings, outdated)
     distrusted = [day for day, verdict in verdicts.items() if verdict.findings]
-    with database.transaction() as connection:
-        verification.distrust_aggregates(connection, institution, distrusted)
+    if distrusted:
+        with database.transaction() as connection:
+            verification.distrust_aggregates(connection, institution, distrusted)
     return verdicts
 
 
@@ -167,8 +168,9 @@ def verify_snapshots(
         for finding in verdict.findings
         if finding.board is not None
     }
-    with database.transaction() as connection:
-        verification.distrust_boards(connection, institution, type, sorted(wrong))
+    if wrong:
+        with database.transaction() as connection:
+            verification.distrust_boards(connection, institution, type, sorted(wrong))
     return verdicts
 
 

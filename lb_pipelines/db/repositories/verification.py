@@ -280,23 +280,22 @@ def archived_boards(
 def distrust_boards(
     connection: Connection, institution: Institution, type: BoardType, names: Sequence[BoardName]
 ) -> None:
-    """Let the next materialization write these boards anew, whatever they say; archived ones stay.
+    """Let the next materialization write these boards anew, at least one of them; archived ones
+    stay.
 
     It leaves alone what has the hash that it would write, and a row that somebody has written to
     by hand still has it.
     """
-    if names:
-        queries.verification.distrust_boards(connection, **_asked(institution, type, names))
+    queries.verification.distrust_boards(connection, **_asked(institution, type, names))
 
 
 def distrust_aggregates(
     connection: Connection, institution: Institution, days: Collection[date]
 ) -> None:
     """Let the next materialization write the aggregates of these days anew."""
-    if days:
-        queries.verification.distrust_aggregates(
-            connection, institution_key=institution.key, days=sorted(days)
-        )
+    queries.verification.distrust_aggregates(
+        connection, institution_key=institution.key, days=sorted(days)
+    )
 
 
 def altered_copies(
