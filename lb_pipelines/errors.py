@@ -61,6 +61,17 @@ class InvalidPartition(LeaderboardError):
     """A day or partition key outside what the project holds."""
 
 
+class WrongBoards(LeaderboardError):
+    """Days of an institution that a blocking check found wrong."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"Found wrong: {found}; what builds on that was not made",
+            "See the checks of these partitions; re-execute from failure writes the boards found "
+            "wrong anew and goes on",
+        )
+
+
 class UnknownBoard(LeaderboardError):
     """No class, subject or campus with this id."""
 

@@ -280,7 +280,7 @@ def test_every_verdict_belongs_to_a_partition_and_to_its_latest_materialization(
     district.add("a")
     rectangle = Rectangle(APRIL, "a", "a")
     result = district.run(rectangle)
-    assert len(district.events(result, DagsterEventType.ASSET_CHECK_EVALUATION)) == 6
+    assert len(district.events(result, DagsterEventType.ASSET_CHECK_EVALUATION)) == 2 * (1 + 3 * 7)
     with district.database.transaction() as connection:
         connection.execute(
             "UPDATE lb.leaderboard_snapshots SET entries = jsonb_set(entries, '{1,points}', '999')"
@@ -302,7 +302,7 @@ def test_every_verdict_belongs_to_a_partition_and_to_its_latest_materialization(
         "2024-04-02|a": False,
     }
     assert verdicts["2024-04-02|a"].description.startswith(
-        "1 of 10 boards are wrong, for example b weekly."
+        "class_snapshots of a on 2024-04-02: 1 of 10 boards are wrong. b weekly: points of entry 2"
     )
     for verdict in verdicts.values():
         assert verdict.target_materialization_data.run_id == result.run_id

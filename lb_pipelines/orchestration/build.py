@@ -22,6 +22,7 @@ from lb_pipelines.orchestration.alerts.sensor import failure_alerts_sensor
 from lb_pipelines.orchestration.archive_checks import retention_settings_check
 from lb_pipelines.orchestration.assets.leaderboards import RETRIES, leaderboards
 from lb_pipelines.orchestration.clock import Clock, utc_now
+from lb_pipelines.orchestration.freshness import freshness_sensor, on_time_checks
 from lb_pipelines.orchestration.history_pruning import (
     dagster_history_pruning_job,
     dagster_history_pruning_schedule,
@@ -70,7 +71,7 @@ def build_defs(
             leaderboards(settings.start_day, now, retries, settings.owners),
             institution_insight(settings.start_day, settings.owners),
         ],
-        asset_checks=[retention_settings_check()],
+        asset_checks=[retention_settings_check(), on_time_checks(settings.start_day, now)],
         jobs=[
             daily_leaderboards_job(),
             reward_processing_job(),
@@ -100,6 +101,7 @@ def build_defs(
             retention_sensor(settings.start_day, sensing, now),
             # Not there where nobody is to be told.
             *([failure_alerts_sensor(told_by, settings.ui_url, sensing, now)] if told_by else []),
+            freshness_sensor(settings.start_day, sensing, now),
         ],
         resources={"leaderboard_database": LeaderboardDatabase(), **(resource_overrides or {})},
         # The speed is in the code: a process a step would cost more than the step.

@@ -13,10 +13,13 @@ run that is killed keeps what it has done. The op's outputs are never produced: 
 would record one more materialization for every partition of the run, those that failed included.
 Instead a run with a failed institution ends as failed, and Dagster shows as failed precisely the
 partitions that were planned and not recorded.
+
+A day that a blocking check finds wrong is recorded too, for it is there; what depends on it is not
+made, and its institution counts as failed. A wrong day of aggregates holds up all days after it.
 """
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -24,6 +27,7 @@ from datetime import date
 from dagster import (
     AssetCheckEvaluation,
     AssetExecutionContext,
+    AssetKey,
     AssetMaterialization,
     AssetObservation,
     AssetsDefinition,
@@ -44,8 +48,10 @@ from lb_pipelines.core.periods import ONE_DAY, DayRange, contiguous_ranges, loca
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions, writers
-from lb_pipelines.errors import InvalidPartition
+from lb_pipelines.errors import InvalidPartition, WrongBoards
+from lb_pipelines.materialize import aggregates
 from lb_pipelines.materialize.results import DayResult, Provenance
+from lb_pipelines.materialize.verifying import EventSums
 from lb_pipelines.orchestration.archive_checks import (
     ArchiveCheck,
     archive_check,
@@ -63,10 +69,16 @@ from lb_pipelines.orchestration.assets.family import (
 from lb_pipelines.orchestration.assets.pages import day_metadata
 from lb_pipelines.orchestration.assets.snapshots import board_snapshots
 from lb_pipelines.orchestration.assets.trends import board_trends
-from lb_pipelines.orchestration.checks import SAMPLE, SnapshotCheck, evaluate, snapshot_checks
+from lb_pipelines.orchestration.checks import (
+    PartitionCheck,
+    blocks,
+    evaluate,
+    partition_checks,
+)
 from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.config import LeaderboardsConfig
 from lb_pipelines.orchestration.failures import Failed, failure
+from lb_pipelines.orchestration.freshness import with_policy
 from lb_pipelines.orchestration.partitions import (
     days_by_institution,
     leaderboard_partitions,
@@ -108,12 +120,14 @@ def leaderboards(
 ) -> AssetsDefinition:
     """The eight assets and their checks as one op, any subset of which can be selected."""
     families = leaderboard_families(start_day)
-    checks = snapshot_checks(leaderboard_partitions(start_day))
+    checks = partition_checks(leaderboard_partitions(start_day))
     completeness = archive_check(leaderboard_partitions(start_day))
 
     @multi_asset(
         name=LEADERBOARDS,
-        specs=[asset.spec.replace_attributes(owners=list(owners)) for asset in families],
+        specs=[
+            with_policy(asset.spec.replace_attributes(owners=list(owners))) for asset in families
+        ],
         check_specs=[*(check.spec for check in checks), completeness.spec],
         can_subset=True,
         backfill_policy=BackfillPolicy.single_run(),
@@ -155,7 +169,7 @@ class _Work:
     database: Database
     assets: Sequence[LeaderboardAsset]
     archive: LeaderboardAsset | None
-    checks: Sequence[SnapshotCheck]
+    checks: Sequence[PartitionCheck]
     completeness: ArchiveCheck | None
     now: Clock
     retries: RetryPolicy
@@ -232,29 +246,33 @@ class _Work:
         today = local_day(self.now(), institution.zone)
         order = Order(Provenance(run_id=self.context.run.run_id), today, self.config)
         over, not_over = _split_by_closing(ranges, today - ONE_DAY)
+        wrong = _WrongDays()
         for days in over:
+            events = EventSums(self.database, institution, days)
             for asset in self.assets:
-                for result in self._asset(asset, institution, days, order):
-                    partitions, rows = partitions + 1, rows + result.rows
-                    written += result.written
-                    yield self._seen(asset, institution, result)
-                    self._log.did(institution.id, f"{asset.name} of {result.day}")
-            for check in self.checks:
-                self._where = f"the check of {check.spec.asset_key.to_user_string()}"
-                yield from evaluate(
-                    check,
-                    self.database,
-                    self.context.instance,
-                    institution,
-                    days,
-                    at_most=SAMPLE if self._makes(check) else None,
-                )
+                for part in wrong.spared(asset, days):
+                    for result in self._asset(asset, institution, part, order):
+                        partitions, rows = partitions + 1, rows + result.rows
+                        written += result.written
+                        yield self._seen(asset, institution, result)
+                        self._log.did(institution.id, f"{asset.name} of {result.day}")
+                    for verdict in self._verdicts(asset.spec.key, institution, part, events):
+                        wrong.note(verdict)
+                        yield verdict
+            made = {asset.spec.key for asset in self.assets}
+            for key in dict.fromkeys(check.spec.asset_key for check in self.checks):
+                if key not in made:
+                    yield from self._verdicts(key, institution, days, events, made=False)
         for days in over:
-            yield from self._archive(institution, days, order)
+            for part in wrong.spared(self.archive, days):
+                yield from self._archive(institution, part, order)
         for remark in self._remarks[:_REMARKS]:
             self.context.log.warning(remark)
         if more := self._remarks[_REMARKS:]:
             self.context.log.warning(f"{institution.id}: {len(more):,} more days like these")
+        if wrong:
+            self._where = "its checks"
+            raise WrongBoards(str(wrong))
         if not_over:
             self._where = _spoken(not_over)
             raise InvalidPartition(
@@ -307,8 +325,26 @@ class _Work:
                 yield result
                 self._where = f"{asset.name} of {min(result.day + ONE_DAY, part.last)}"
 
-    def _makes(self, check: SnapshotCheck) -> bool:
-        return any(asset.spec.key == check.spec.asset_key for asset in self.assets)
+    def _verdicts(
+        self,
+        asset: AssetKey,
+        institution: Institution,
+        days: DayRange,
+        events: EventSums,
+        *,
+        made: bool = True,
+    ) -> Iterator[AssetCheckEvaluation]:
+        """What the checks of an asset that are asked for say of some days."""
+        self._where = f"the checks of {asset.to_user_string()} of {_spoken([days])}"
+        yield from evaluate(
+            [check for check in self.checks if check.spec.asset_key == asset],
+            self.database,
+            self.context.instance,
+            institution,
+            days,
+            events,
+            made=made,
+        )
 
     def _seen(
         self, asset: LeaderboardAsset, institution: Institution, result: DayResult
@@ -379,6 +415,44 @@ class _Work:
         self.context.instance.add_run_tags(self.context.run.run_id, tags)
 
 
+class _WrongDays:
+    """The days of an institution that blocking checks have found wrong, and what that holds up."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, date], list[str]] = defaultdict(list)
+        self._held: dict[AssetKey, set[date]] = defaultdict(set)
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{asset} of {day} ({', '.join(names)})" for (asset, day), names in self._names.items()
+        )
+
+    def note(self, verdict: AssetCheckEvaluation) -> None:
+        """Remember the day of a verdict that blocks."""
+        if blocks(verdict):
+            day, _ = split_key(str(verdict.partition))
+            self._names[verdict.asset_key.to_user_string(), day].append(verdict.check_name)
+            self._held[verdict.asset_key].add(day)
+
+    def spared(self, asset: LeaderboardAsset | None, days: DayRange) -> list[DayRange]:
+        """Of these days those of which the asset may be made; what it may not holds up in turn
+        what depends on it.
+        """
+        if asset is None or not self._names:
+            return [days]
+        held: set[date] = set()
+        for dep in asset.spec.deps:
+            on = self._held[dep.asset_key]
+            # Every window from a wrong day of aggregates on holds it.
+            later = on and dep.asset_key == AssetKey(aggregates.ASSET)
+            held |= {day for day in days if day >= min(on)} if later else on
+        self._held[asset.spec.key] |= held
+        return contiguous_ranges(day for day in days if day not in held)
+
+
 def _recorded_by(instance: DagsterInstance, run_id: str) -> dict[tuple[str, str], Metadata]:
     """(asset, partition key) to metadata of what a run has recorded."""
     recorded: dict[tuple[str, str], Metadata] = {}
@@ -389,7 +463,22 @@ def _recorded_by(instance: DagsterInstance, run_id: str) -> dict[tuple[str, str]
             if "kept_from_run" in event.metadata:
                 metadata["kept_from_run"] = event.metadata["kept_from_run"]
             recorded[event.asset_key.to_user_string(), str(event.partition)] = metadata
+    if recorded:
+        for found_wrong in _found_wrong_by(instance, run_id):
+            recorded.pop(found_wrong, None)
     return recorded
+
+
+def _found_wrong_by(instance: DagsterInstance, run_id: str) -> Iterator[tuple[str, str]]:
+    """(asset, partition key) of what a blocking check of a run has found wrong at last."""
+    verdicts: dict[tuple[AssetKey, str, str], AssetCheckEvaluation] = {}
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION):
+        assert entry.dagster_event is not None
+        verdict = entry.dagster_event.asset_check_evaluation_data
+        verdicts[verdict.asset_key, verdict.check_name, str(verdict.partition)] = verdict
+    for (asset, _, key), verdict in verdicts.items():
+        if blocks(verdict):
+            yield asset.to_user_string(), key
 
 
 def _resumed_runs(context: AssetExecutionContext) -> Iterator[str]:
