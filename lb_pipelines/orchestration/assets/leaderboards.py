@@ -15,7 +15,7 @@ partitions that were planned and not recorded.
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date
@@ -70,6 +70,7 @@ from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.config import LeaderboardsConfig
 from lb_pipelines.orchestration.partitions import (
     days_by_institution,
+    keys_of_run,
     leaderboard_partitions,
     partition_key,
     split_key,
@@ -130,7 +131,7 @@ def leaderboards(
             else None,
             now=now,
         )
-        yield from work.run(days_by_institution(context.partition_keys))
+        yield from work.run(keys_of_run(context, leaderboard_partitions(start_day)))
 
     return _leaderboards
 
@@ -173,9 +174,10 @@ class _Work:
     # (asset, partition key) that need not be done again.
     _kept: AbstractSet[tuple[str, str]] = frozenset()
 
-    def run(self, days: Mapping[str, Sequence[DayRange]]) -> Iterator[Event]:
+    def run(self, keys: Sequence[str]) -> Iterator[Event]:
         """Work through all institutions; at the end raise `Failure` naming those that failed."""
-        yield from self._keep()
+        yield from self._keep(set(keys))
+        days = days_by_institution(keys)
         failed = []
         for institution_id, ranges in days.items():
             try:
@@ -289,7 +291,7 @@ class _Work:
             asset.name, result.day, institution.id, asset.outcome(result), metadata
         )
 
-    def _keep(self) -> Iterator[AssetMaterialization]:
+    def _keep(self, wanted: AbstractSet[str]) -> Iterator[AssetMaterialization]:
         """Find what need not be done, because an earlier try of this run has recorded it, or a
         run that this one resumes ("re-execute from failure").
 
@@ -303,7 +305,6 @@ class _Work:
         for run_id in _resumed_runs(self.context):
             earlier |= _recorded_by(self.context.instance, run_id)
         selected = {asset.name for asset in self.assets}
-        wanted = set(self.context.partition_keys)
         again = {
             (name, key): metadata
             for (name, key), metadata in earlier.items()
