@@ -61,6 +61,18 @@ def test_a_single_partition(district: District) -> None:
     )
 
 
+def test_a_run_of_a_backfill_from_a_jobs_page_does_its_whole_range(district: District) -> None:
+    district.add("a", "b")
+    # Dagster gives each of its runs the dimensions of the first partition of the whole backfill.
+    misleading = {"dagster/partition/day": "2024-04-01", "dagster/partition/institution": "a"}
+    result = district.defs.resolve_job_def("daily_leaderboards").execute_in_process(
+        instance=district.instance, tags=Rectangle(APRIL, "b", "b").tags | misleading
+    )
+    assert district.recorded(result) == Counter(
+        {(asset, key): 1 for asset in DAILY_ASSETS for key in keys(APRIL, "b")}
+    )
+
+
 def test_only_what_is_selected_is_done(district: District) -> None:
     district.add("a")
     result = district.run(Rectangle(APRIL, "a", "a"), assets=["class_trends"])

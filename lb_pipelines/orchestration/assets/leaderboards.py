@@ -21,6 +21,7 @@ made, and its institution counts as failed. A wrong day of aggregates holds up a
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -81,6 +82,7 @@ from lb_pipelines.orchestration.failures import Failed, failure
 from lb_pipelines.orchestration.freshness import with_policy
 from lb_pipelines.orchestration.partitions import (
     days_by_institution,
+    keys_of_run,
     leaderboard_partitions,
     partition_key,
     split_key,
@@ -151,7 +153,7 @@ def leaderboards(
             now=now,
             retries=retries,
         )
-        yield from work.run(days_by_institution(context.partition_keys))
+        yield from work.run(keys_of_run(context, leaderboard_partitions(start_day)))
 
     return _leaderboards
 
@@ -181,13 +183,14 @@ class _Work:
     _remarks: list[str] = field(default_factory=list)
     _log: RunLog = field(init=False)
 
-    def run(self, days: Mapping[str, Sequence[DayRange]]) -> Iterator[Event]:
+    def run(self, keys: Sequence[str]) -> Iterator[Event]:
         """Work through all institutions; at the end raise `Failure` naming those that failed."""
+        yield from self._keep(set(keys))
+        days = days_by_institution(keys)
         self._tag(days)
-        yield from self._keep()
         self._log = RunLog(self.context.log.info, self._left(days))
         failed: dict[str, Failed] = {}
-        wanted = days
+        wanted: Mapping[str, Sequence[DayRange]] = days
         for attempt in range(1, self.retries.max_retries + 2):
             failed |= yield from self._each(wanted)
             wanted = {id: days[id] for id, one in failed.items() if one.transient}
@@ -356,7 +359,7 @@ class _Work:
             asset.name, result.day, institution.id, asset.outcome(result), metadata
         )
 
-    def _keep(self) -> Iterator[AssetMaterialization]:
+    def _keep(self, wanted: AbstractSet[str]) -> Iterator[AssetMaterialization]:
         """Find what need not be done, because an earlier try of this run has recorded it, or a
         run that this one resumes ("re-execute from failure").
 
@@ -370,7 +373,6 @@ class _Work:
         for run_id in _resumed_runs(self.context):
             earlier |= _recorded_by(self.context.instance, run_id)
         selected = {asset.name for asset in self.assets}
-        wanted = set(self.context.partition_keys)
         again = {
             (name, key): metadata
             for (name, key), metadata in earlier.items()
