@@ -392,13 +392,14 @@ with DagsterInstance.get() as instance:
 
 
 def test_a_run_that_is_killed_is_resumed_where_it_was(dagster: Dagster) -> None:
-    for id in ("a", "b"):
+    ids = ["a", "b", "c"]
+    for id in ids:
         add_institution(dagster.database, id, days=FEW, students=3)
-    rectangle = Rectangle(FEW, "a", "b")
+    rectangle = Rectangle(FEW, "a", "c")
     script = dagster.home / "execute.py"
     script.write_text(EXECUTE)
     with DagsterInstance.get() as instance:
-        instance.add_dynamic_partitions(INSTITUTION, ["a", "b"])
+        instance.add_dynamic_partitions(INSTITUTION, ids)
         victim = subprocess.Popen(
             [sys.executable, str(script), *rectangle.tags.values()],
             stdout=subprocess.DEVNULL,
@@ -428,7 +429,7 @@ def test_a_run_that_is_killed_is_resumed_where_it_was(dagster: Dagster) -> None:
             (asset, str(partition_key(day, id)))
             for asset in DAILY_ASSETS
             for day in FEW
-            for id in ("a", "b")
+            for id in ids
         }
         assert before < everything
         resumed = (

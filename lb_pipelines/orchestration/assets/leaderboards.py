@@ -8,11 +8,11 @@ institution that fails takes down nothing but itself.
 One run at a time works on an institution: where another one does, the others come first. What a
 lost connection or a lost race has ended is tried again after all others, bad data is not.
 
-Every (asset, institution, day) is recorded as a materialization once it is committed, so that a
-run that is killed keeps what it has done. The op's outputs are never produced: at its end Dagster
-would record one more materialization for every partition of the run, those that failed included.
-Instead a run with a failed institution ends as failed, and Dagster shows as failed precisely the
-partitions that were planned and not recorded.
+Every (asset, institution, day) is recorded as a materialization soon after it is committed
+(`recording`), so that a run that is killed keeps what it has done. The op's outputs are never
+produced: at its end Dagster would record one more materialization for every partition of the run,
+those that failed included. Instead a run with a failed institution ends as failed, and Dagster
+shows as failed precisely the partitions that were planned and not recorded.
 
 A day that a blocking check finds wrong is recorded too, for it is there; what depends on it is not
 made, and its institution counts as failed. A wrong day of aggregates holds up all days after it.
@@ -87,6 +87,7 @@ from lb_pipelines.orchestration.partitions import (
     partition_key,
     split_key,
 )
+from lb_pipelines.orchestration.recording import Recordable, RecordNow, recorded
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 from lb_pipelines.orchestration.run_log import RunLog
 
@@ -100,7 +101,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _REMARKS = 10
 """What an institution's partitions are remarked on is told of this many; more are counted."""
 
-Event = AssetMaterialization | AssetObservation | AssetCheckEvaluation | Output[None]
+Event = Recordable | RecordNow | Output[None]
 
 
 def leaderboard_families(start_day: date) -> list[LeaderboardAsset]:
@@ -138,7 +139,7 @@ def leaderboards(
         context: AssetExecutionContext,
         config: LeaderboardsConfig,
         leaderboard_database: LeaderboardDatabase,
-    ) -> Iterator[Event]:
+    ) -> Iterator[Output[None]]:
         selected = [a for a in families if a.spec.key in context.selected_asset_keys]
         work = _Work(
             context=context,
@@ -153,7 +154,8 @@ def leaderboards(
             now=now,
             retries=retries,
         )
-        yield from work.run(keys_of_run(context, leaderboard_partitions(start_day)))
+        keys = keys_of_run(context, leaderboard_partitions(start_day))
+        yield from recorded(context, work.run(keys))
 
     return _leaderboards
 
@@ -259,6 +261,9 @@ class _Work:
                         written += result.written
                         yield self._seen(asset, institution, result)
                         self._log.did(institution.id, f"{asset.name} of {result.day}")
+                    if any(check.spec.asset_key == asset.spec.key for check in self.checks):
+                        # A verdict names the materialization that it is on.
+                        yield RecordNow()
                     for verdict in self._verdicts(asset.spec.key, institution, part, events):
                         wrong.note(verdict)
                         yield verdict
@@ -308,6 +313,7 @@ class _Work:
                 assert isinstance(result, ArchivedDay)
                 yield self._seen(self.archive, institution, result)
                 if self.completeness is not None:
+                    yield RecordNow()
                     self._where = f"the check of {ARCHIVE}"
                     yield from evaluate_moved(
                         self.completeness, self.database, self.context.instance, institution, result
