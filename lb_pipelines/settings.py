@@ -8,6 +8,7 @@
 | LB_START_DAY | first day that is a partition | 2013-01-01 |
 | LB_LEAF_BUDGET | leaves up to which institutions get a subtree of their own | 3000 |
 | LB_CACHE_URL | a Redis of the project's own that keeps what was read | each process's memory |
+| LB_OWNERS | who answers for the assets, `team:NAME` or e-mail, by commas | team:leaderboards |
 | LB_UI_HOST, LB_UI_PORT | where the UI listens; the next free port from there | 127.0.0.1, 3000 |
 
 Settings of one institution are not here but in its `metadata` (`core.institution`).
@@ -16,6 +17,7 @@ Settings of one institution are not here but in its `metadata` (`core.institutio
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,10 @@ from lb_pipelines.errors import InvalidEnvironment
 # was materialized for costs nothing.
 START_DAY = date(2013, 1, 1)
 DAGSTER_SCHEMA = "dagster"
+OWNERS = ("team:leaderboards",)
+
+# What Dagster takes for an owner: a team, or an address.
+_OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Settings:
     ui_port: int = 3000
     given_export_dir: Path | None = None
     cache_url: str | None = None
+    owners: tuple[str, ...] = OWNERS
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -66,6 +73,7 @@ class Settings:
             ui_port=_whole("LB_UI_PORT", values, 3000, 1, 65_535),
             given_export_dir=_path(values.get("LB_EXPORT_DIR")),
             cache_url=_redis("LB_CACHE_URL", values),
+            owners=_owners("LB_OWNERS", values),
         )
 
     @property
@@ -132,6 +140,16 @@ def _redis(name: str, values: Mapping[str, str]) -> str | None:
     if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
         raise InvalidEnvironment(name, url, "a Redis like redis://host:6379/0")
     return url
+
+
+def _owners(name: str, values: Mapping[str, str]) -> tuple[str, ...]:
+    owners = tuple(owner.strip() for owner in values.get(name, "").split(",") if owner.strip())
+    for owner in owners:
+        if not _OWNER.fullmatch(owner):
+            raise InvalidEnvironment(
+                name, owner, "team:NAME or an e-mail address, several by commas"
+            )
+    return owners or OWNERS
 
 
 def _whole(name: str, values: Mapping[str, str], default: int, low: int, high: int) -> int:

@@ -53,7 +53,7 @@ def build_defs(
     running = DefaultScheduleStatus.RUNNING
     sensing = DefaultSensorStatus.RUNNING
     return Definitions(
-        assets=[leaderboards(settings.start_day, now, retries)],
+        assets=[leaderboards(settings.start_day, now, retries, settings.owners)],
         asset_checks=[retention_settings_check()],
         jobs=[
             daily_leaderboards_job(),

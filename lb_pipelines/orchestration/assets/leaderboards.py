@@ -40,7 +40,6 @@ from dagster import (
     multi_asset,
 )
 
-import lb_pipelines
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, contiguous_ranges, local_day
 from lb_pipelines.core.words import BoardType
@@ -65,6 +64,7 @@ from lb_pipelines.orchestration.assets.family import (
     Order,
     markdown_table,
 )
+from lb_pipelines.orchestration.assets.pages import day_metadata
 from lb_pipelines.orchestration.assets.snapshots import board_snapshots
 from lb_pipelines.orchestration.assets.trends import board_trends
 from lb_pipelines.orchestration.checks import SAMPLE, SnapshotCheck, evaluate, snapshot_checks
@@ -99,7 +99,10 @@ def leaderboard_families(start_day: date) -> list[LeaderboardAsset]:
 
 
 def leaderboards(
-    start_day: date, now: Clock = utc_now, retries: RetryPolicy = RETRIES
+    start_day: date,
+    now: Clock = utc_now,
+    retries: RetryPolicy = RETRIES,
+    owners: Sequence[str] = (),
 ) -> AssetsDefinition:
     """The eight assets and their checks as one op, any subset of which can be selected."""
     families = leaderboard_families(start_day)
@@ -108,7 +111,7 @@ def leaderboards(
 
     @multi_asset(
         name=LEADERBOARDS,
-        specs=[asset.spec for asset in families],
+        specs=[asset.spec.replace_attributes(owners=list(owners)) for asset in families],
         check_specs=[*(check.spec for check in checks), completeness.spec],
         can_subset=True,
         backfill_policy=BackfillPolicy.single_run(),
@@ -314,17 +317,7 @@ class _Work:
     def _seen(
         self, asset: LeaderboardAsset, institution: Institution, result: DayResult
     ) -> AssetMaterialization:
-        with self.database.transaction() as connection:
-            shown = asset.show(connection, institution, result)
-        metadata = {
-            "dagster/partition_row_count": result.rows,
-            "written": result.written,
-            "seconds": round(result.seconds, 4),
-            **result.numbers,
-            **({"superseded_by_later_state": True} if result.superseded else {}),
-            **shown,
-            "code_version": lb_pipelines.__version__,
-        }
+        metadata = day_metadata(asset, self.database, institution, result, self.context.log.warning)
         for remark in asset.remarks(result):
             self.context.log.warning(remark)
         return _materialization(
