@@ -15,6 +15,7 @@ from lb_pipelines.cli import (
     extracts,
     holds,
     imports,
+    insight,
     purges,
     returns,
     trends,
@@ -34,6 +35,7 @@ app.command(epilog=boards.RANK_EXAMPLES)(boards.rank)
 app.command(epilog=boards.AROUND_EXAMPLES)(boards.around)
 app.command(epilog=trends.TRENDS_EXAMPLES)(trends.trends)
 app.command(epilog=trends.COMPARE_EXAMPLES)(trends.compare)
+app.command(epilog=insight.EXAMPLES)(insight.insight)
 app.command(epilog=extracts.EXAMPLES)(extracts.export)
 
 

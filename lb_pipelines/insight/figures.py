@@ -24,11 +24,11 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _GREY = "#6b6b6b"
 _LOWEST = 20
 """The last rank that a movement chart has room for."""
-_DPI = 110
+DPI = 110
 _PALETTE = 96
 
 
-def png(figure: Figure, dpi: int = _DPI) -> bytes:
+def png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as a PNG of a palette, a third of the size; equal figures give equal bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image

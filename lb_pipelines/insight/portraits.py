@@ -16,9 +16,12 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, week_start
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Database
-from lb_pipelines.db.repositories import glances
+from lb_pipelines.db.repositories import glances, reading
+from lb_pipelines.errors import UnknownBoard
 from lb_pipelines.insight import figures, series
+from lb_pipelines.materialize.snapshots import asset_name
 from lb_pipelines.service import LeaderboardService
+from lb_pipelines.service.reader import not_materialized
 from lb_pipelines.service.results import Board
 
 if TYPE_CHECKING:
@@ -46,17 +49,16 @@ class Portrait:
     draw: Callable[[], Figure] | None
     sentence: str
 
-    def png(self) -> bytes | None:
+    def png(self, dpi: int = figures.DPI) -> bytes | None:
         """The picture as a PNG; None where there is none."""
-        return figures.png(self.draw()) if self.draw else None
+        return figures.png(self.draw(), dpi) if self.draw else None
 
 
 def of_board(
-    service: LeaderboardService,
+    database: Database,
     institution: Institution,
     type: BoardType,
     reference_id: str,
-    title: str,
     day: date,
     *,
     names: bool = False,
@@ -66,6 +68,13 @@ def of_board(
     Where the board has no term that day, those of all time. Raises what the service raises:
     `UnknownBoard`, `NotMaterialized`.
     """
+    # Read once each: there is nothing to keep.
+    service = LeaderboardService(database, keep=False)
+    with database.reading(institution.id) as connection:
+        opening = reading.opening(connection, institution.id, type, reference_id)
+    if opening is None or opening.board is None:
+        raise UnknownBoard(institution.id, type, reference_id)
+    title = opening.board.name
     board, granularity = None, Granularity.TERM
     for granularity in (Granularity.TERM, Granularity.ALL_TIME):
         board = service.get_leaderboard(institution.id, type, reference_id, granularity, day)
@@ -84,6 +93,38 @@ def of_board(
         _distribution(service, board, about, where),
         _participation(history(Granularity.WEEKLY, days, every_day=False), about, where),
     ]
+
+
+@dataclass(frozen=True)
+class Week:
+    """What there is to see of an institution as of a day; `largest` is the id of the class that
+    the pictures of a board are of, None where nobody is ranked on any.
+    """
+
+    largest: str | None
+    portraits: list[Portrait]
+
+
+def of_week(
+    database: Database, institution: Institution, day: date, *, names: bool = False
+) -> Week:
+    """Which classes take part, and the portraits of the largest of them.
+
+    Raises `NotMaterialized` for a day that was never made.
+    """
+    with database.transaction(snapshot=True) as connection:
+        largest = glances.largest_board(connection, institution, BoardType.CLASS, day)
+        made = reading.any_materialized(connection, institution, [asset_name(BoardType.CLASS)], day)
+    if largest is None and not made:
+        raise not_materialized(institution.id, day)
+    classes = of_institution(database, institution, day)
+    if largest is None:
+        nobody = f"Nobody is ranked on any class on {day}."
+        return Week(None, [classes, *(Portrait(name, None, nobody) for name in BOARD_PORTRAITS)])
+    return Week(
+        largest,
+        [classes, *of_board(database, institution, BoardType.CLASS, largest, day, names=names)],
+    )
 
 
 def of_institution(database: Database, institution: Institution, day: date) -> Portrait:

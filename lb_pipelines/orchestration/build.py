@@ -20,6 +20,11 @@ from dagster import (
 from lb_pipelines.orchestration.archive_checks import retention_settings_check
 from lb_pipelines.orchestration.assets.leaderboards import RETRIES, leaderboards
 from lb_pipelines.orchestration.clock import Clock, utc_now
+from lb_pipelines.orchestration.insight import (
+    institution_insight,
+    weekly_insight_job,
+    weekly_insight_schedule,
+)
 from lb_pipelines.orchestration.jobs import (
     archive_expired_snapshots_job,
     daily_leaderboards_job,
@@ -53,11 +58,15 @@ def build_defs(
     running = DefaultScheduleStatus.RUNNING
     sensing = DefaultSensorStatus.RUNNING
     return Definitions(
-        assets=[leaderboards(settings.start_day, now, retries, settings.owners)],
+        assets=[
+            leaderboards(settings.start_day, now, retries, settings.owners),
+            institution_insight(settings.start_day, settings.owners),
+        ],
         asset_checks=[retention_settings_check()],
         jobs=[
             daily_leaderboards_job(),
             reward_processing_job(),
+            weekly_insight_job(),
             archive_expired_snapshots_job(),
             restore_snapshots_job(now),
             purge_snapshots_job(settings.home / "exports", now),
@@ -69,6 +78,7 @@ def build_defs(
         ],
         schedules=[
             daily_leaderboards_schedule(settings.start_day, running),
+            weekly_insight_schedule(settings.start_day, running),
             partition_maintenance_schedule(settings.leaf_budget, running),
             purge_schedule(running),
         ],

@@ -28,14 +28,14 @@ RANGE_END_TAG = "dagster/asset_partition_range_end"
 
 # A day becomes a partition when it is over somewhere on earth, which is here first (UTC+14, no
 # summer time). Whether it is over at an institution is asked when that institution is worked on.
-_EARLIEST_ZONE = "Pacific/Kiritimati"
+EARLIEST_ZONE = "Pacific/Kiritimati"
 
 institution_partitions = DynamicPartitionsDefinition(name=INSTITUTION)
 
 
 def leaderboard_partitions(first_day: date) -> MultiPartitionsDefinition:
     """Day x institution, from `first_day` to the last day that is over somewhere."""
-    days = DailyPartitionsDefinition(start_date=first_day.isoformat(), timezone=_EARLIEST_ZONE)
+    days = DailyPartitionsDefinition(start_date=first_day.isoformat(), timezone=EARLIEST_ZONE)
     return MultiPartitionsDefinition({DAY: days, INSTITUTION: institution_partitions})
 
 
