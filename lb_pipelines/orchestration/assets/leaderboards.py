@@ -17,7 +17,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import psycopg
@@ -87,14 +87,18 @@ _RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
 Event = AssetMaterialization | AssetObservation | AssetCheckEvaluation | Output[None]
 
 
-def leaderboard_families(start_day: date) -> list[LeaderboardAsset]:
+def leaderboard_families(start_day: date, owners: Sequence[str] = ()) -> list[LeaderboardAsset]:
     """All assets in the order in which they are made; `start_day` is their first partition."""
     partitions = leaderboard_partitions(start_day)
-    return [
+    families = [
         point_aggregates(partitions, start_day),
         *(board_snapshots(type, partitions) for type in BoardType),
         *(board_trends(type, partitions) for type in BoardType),
         archived_snapshots(partitions),
+    ]
+    return [
+        replace(asset, spec=asset.spec.replace_attributes(owners=list(owners)))
+        for asset in families
     ]
 
 
@@ -105,13 +109,13 @@ def leaderboards(
     owners: Sequence[str] = (),
 ) -> AssetsDefinition:
     """The eight assets and their checks as one op, any subset of which can be selected."""
-    families = leaderboard_families(start_day)
+    families = leaderboard_families(start_day, owners)
     checks = snapshot_checks(leaderboard_partitions(start_day))
     completeness = archive_check(leaderboard_partitions(start_day))
 
     @multi_asset(
         name=LEADERBOARDS,
-        specs=[asset.spec.replace_attributes(owners=list(owners)) for asset in families],
+        specs=[asset.spec for asset in families],
         check_specs=[*(check.spec for check in checks), completeness.spec],
         can_subset=True,
         backfill_policy=BackfillPolicy.single_run(),

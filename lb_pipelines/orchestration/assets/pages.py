@@ -47,12 +47,15 @@ def day_metadata(
 
 
 def _provenance(result: DayResult) -> Metadata:
-    """The state of the events: no event that a later revision or watermark saw is in the rows."""
+    """The state of the events: none that a later revision or watermark saw is in the rows.
+
+    Nothing for an asset that is not made from events.
+    """
+    if result.through_revision is None:
+        return {}
     watermark = result.watermark
     return {
-        "through_revision": MetadataValue.null()
-        if result.through_revision is None
-        else result.through_revision,
+        "through_revision": result.through_revision,
         "watermark": MetadataValue.null()
         if watermark is None
         else MetadataValue.timestamp(watermark.astimezone(UTC)),
