@@ -157,6 +157,7 @@ def svg_of(markdown: str) -> ElementTree.Element:
     return ElementTree.fromstring(unquote(markdown[start : markdown.index(")", start)]))
 
 
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 2**40), max_size=30), st.text(max_size=80))
 def test_bars_are_as_tall_as_their_values_and_fit_in_place(values: list[int], name: str) -> None:
     caption = f"**{inline.plain(name)}** and what it shows"

@@ -32,7 +32,9 @@ def day_metadata(
     """
     numbers = {**asset.numbers, **result.numbers}
     return {
+        # What is to be seen first: the page shows them in this order.
         "dagster/partition_row_count": result.rows,
+        **_shown(asset, database, institution, result, warn),
         "written": result.written,
         "seconds": round(float(result.seconds), 4),
         **{
@@ -41,7 +43,6 @@ def day_metadata(
         },
         "superseded_by_later_state": result.superseded,
         **_provenance(result),
-        **_shown(asset, database, institution, result, warn),
         "code_version": lb_pipelines.__version__,
     }
 
