@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lb_pipelines.core.distribution import Distribution
@@ -41,6 +41,7 @@ def board_of(day: date, scores: dict[str, int], top: int, enrolled: int = 9) -> 
 scores = st.dictionaries(st.sampled_from(STUDENTS), st.integers(0, 3), max_size=6)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.one_of(st.none(), scores), min_size=1, max_size=5), st.integers(1, 7))
 def test_a_movement_is_everybodys_rank_on_every_day(
     by_day: list[dict[str, int] | None], top: int
@@ -111,6 +112,7 @@ def distribution_of(values: list[int]) -> Distribution:
     return Distribution(levels[::-1].astype(np.int64), counts[::-1].astype(np.int64))
 
 
+@settings(max_examples=40)
 @given(points, st.integers(1, 40))
 def test_a_histogram_counts_every_student_once(values: list[int], bins: int) -> None:
     made = series.histogram(distribution_of(values), bins)
@@ -155,6 +157,7 @@ def svg_of(markdown: str) -> ElementTree.Element:
     return ElementTree.fromstring(unquote(markdown[start : markdown.index(")", start)]))
 
 
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 2**40), max_size=30), st.text(max_size=80))
 def test_bars_are_as_tall_as_their_values_and_fit_in_place(values: list[int], name: str) -> None:
     caption = f"**{inline.plain(name)}** and what it shows"

@@ -25,7 +25,7 @@ _GREY = "#6b6b6b"
 _LOWEST = 20
 """The last rank that a movement chart has room for."""
 DPI = 110
-_PALETTE = 96
+_PALETTE = 255
 
 
 def png(figure: Figure, dpi: int = DPI) -> bytes:
@@ -134,7 +134,7 @@ def histogram_figure(histogram: Histogram, title: str, subtitle: str) -> Figure:
     axes.set_xlabel("Points")
     axes.set_ylabel("Students")
     axes.set_ylim(bottom=0)
-    _whole_numbers(axes)
+    _whole_numbers(axes, x_too=True)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
     return figure
@@ -239,11 +239,11 @@ def _days_below(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(formatter)
 
 
-def _whole_numbers(axes: Axes) -> None:
+def _whole_numbers(axes: Axes, *, x_too: bool = False) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     thousands: Callable[[float, int], str] = lambda value, _: f"{value:,.0f}"  # noqa: E731
-    for axis in (axes.yaxis,):
+    for axis in (axes.yaxis, *([axes.xaxis] if x_too else [])):
         axis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axis.set_major_formatter(FuncFormatter(thousands))
 

@@ -140,10 +140,10 @@ def of_institution(database: Database, institution: Institution, day: date) -> P
     if grid is None:
         sentence = f"{title}: no weekly board of a class from {weeks[0]} to {weeks[-1]}."
         return Portrait(CLASSES, None, sentence)
-    more = f"; {grid.left_out} smaller ones not shown" if grid.left_out else ""
+    shown_of = f"the {len(grid.names)} largest classes, {grid.left_out} smaller ones not shown"
+    which = shown_of if grid.left_out else f"all {len(grid.names)} classes with boards"
     subtitle = (
-        f"Share of the enrolled with points, the {len(grid.names)} largest classes{more}; "
-        f"grey: no board ({institution.time_zone})"
+        f"Share of the enrolled with points, {which}; grey: no board ({institution.time_zone})"
     )
     return Portrait(
         CLASSES, partial(figures.share_figure, grid, title, subtitle), f"{title}. {subtitle}."
@@ -186,8 +186,10 @@ def _movement(
     heading = f"{title}: how the top {series.TOP} came to be there"
     if moved is None:
         return Portrait(MOVEMENT, None, f"{heading}: nobody is ranked on {days.last}.")
+    tied = "; = tied" if any(line.tied > 1 for line in moved.lines) else ""
     cut = f"; {moved.ties_cut:,} more tie with the last" if moved.ties_cut else ""
-    subtitle = f"Rank {where}; {moved.ranked:,} ranked; = tied{cut}"
+    step = "day by day" if len(moved.days) == len(days) else "week by week"
+    subtitle = f"Rank {step}, {where}; {moved.ranked:,} ranked{tied}{cut}"
     return Portrait(
         MOVEMENT,
         partial(figures.movement_figure, moved, heading, subtitle),
@@ -203,8 +205,8 @@ def _distribution(service: LeaderboardService, board: Board, title: str, where: 
         )
     )
     heading = f"{title}: how points are spread"
-    of = "" if board.enrolled is None else f" of {board.enrolled:,} enrolled"
-    subtitle = f"{board.ranked:,} students with points{of}, {where}"
+    # Not "of": whoever has left is ranked with the points of before.
+    subtitle = f"{board.ranked:,} students with points, {board.enrolled:,} enrolled now; {where}"
     return Portrait(
         DISTRIBUTION,
         partial(figures.histogram_figure, points, heading, subtitle),

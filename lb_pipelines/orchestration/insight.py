@@ -141,7 +141,7 @@ def _days_of_the_week() -> MultiPartitionMapping:
         warnings.simplefilter("ignore", BetaWarning)
         return MultiPartitionMapping(
             {
-                WEEK: DimensionPartitionMapping(DAY, TimeWindowPartitionMapping()),
+                DAY: DimensionPartitionMapping(WEEK, TimeWindowPartitionMapping()),
                 INSTITUTION: DimensionPartitionMapping(INSTITUTION, IdentityPartitionMapping()),
             }
         )

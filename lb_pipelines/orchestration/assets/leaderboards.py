@@ -22,7 +22,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import groupby
 
@@ -106,14 +106,18 @@ _REMARKS = 10
 Event = Recordable | RecordNow | Output[None]
 
 
-def leaderboard_families(start_day: date) -> list[LeaderboardAsset]:
+def leaderboard_families(start_day: date, owners: Sequence[str] = ()) -> list[LeaderboardAsset]:
     """All assets in the order in which they are made; `start_day` is their first partition."""
     partitions = leaderboard_partitions(start_day)
-    return [
+    families = [
         point_aggregates(partitions, start_day),
         *(board_snapshots(type, partitions) for type in BoardType),
         *(board_trends(type, partitions) for type in BoardType),
         archived_snapshots(partitions),
+    ]
+    return [
+        replace(asset, spec=asset.spec.replace_attributes(owners=list(owners)))
+        for asset in families
     ]
 
 
@@ -124,15 +128,13 @@ def leaderboards(
     owners: Sequence[str] = (),
 ) -> AssetsDefinition:
     """The eight assets and their checks as one op, any subset of which can be selected."""
-    families = leaderboard_families(start_day)
+    families = leaderboard_families(start_day, owners)
     checks = partition_checks(leaderboard_partitions(start_day))
     completeness = archive_check(leaderboard_partitions(start_day))
 
     @multi_asset(
         name=LEADERBOARDS,
-        specs=[
-            with_policy(asset.spec.replace_attributes(owners=list(owners))) for asset in families
-        ],
+        specs=[with_policy(asset.spec) for asset in families],
         check_specs=[*(check.spec for check in checks), completeness.spec],
         can_subset=True,
         backfill_policy=BackfillPolicy.single_run(),

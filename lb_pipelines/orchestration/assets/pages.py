@@ -32,7 +32,9 @@ def day_metadata(
     """
     numbers = {**asset.numbers, **result.numbers}
     return {
+        # What is to be seen first: the page shows them in this order.
         "dagster/partition_row_count": result.rows,
+        **_shown(asset, database, institution, result, warn),
         "written": result.written,
         "seconds": round(float(result.seconds), 4),
         **{
@@ -41,18 +43,20 @@ def day_metadata(
         },
         "superseded_by_later_state": result.superseded,
         **_provenance(result),
-        **_shown(asset, database, institution, result, warn),
         "code_version": lb_pipelines.__version__,
     }
 
 
 def _provenance(result: DayResult) -> Metadata:
-    """The state of the events: no event that a later revision or watermark saw is in the rows."""
+    """The state of the events: none that a later revision or watermark saw is in the rows.
+
+    Nothing for an asset that is not made from events.
+    """
+    if result.through_revision is None:
+        return {}
     watermark = result.watermark
     return {
-        "through_revision": MetadataValue.null()
-        if result.through_revision is None
-        else result.through_revision,
+        "through_revision": result.through_revision,
         "watermark": MetadataValue.null()
         if watermark is None
         else MetadataValue.timestamp(watermark.astimezone(UTC)),
