@@ -383,7 +383,9 @@ EXECUTE = """
 import sys
 from dagster import DagsterInstance
 from lb_pipelines.definitions import defs
+from lb_pipelines.orchestration import recording
 from lb_pipelines.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
+recording.AT_ONCE = 20  # So that there is something to see, and something left, when it is killed.
 with DagsterInstance.get() as instance:
     defs.resolve_job_def("daily_leaderboards").execute_in_process(
         instance=instance, tags={RANGE_START_TAG: sys.argv[1], RANGE_END_TAG: sys.argv[2]}

@@ -20,16 +20,9 @@ from dagster import (
     AssetCheckEvaluation,
     AssetCheckSeverity,
     AssetCheckSpec,
-    AssetKey,
-    AssetRecordsFilter,
-    DagsterEventType,
-    DagsterInstance,
     MetadataValue,
     MultiPartitionsDefinition,
     PreviewWarning,
-)
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData,
 )
 
 from lb_pipelines.core.institution import Institution
@@ -163,7 +156,6 @@ def _spec(
 def evaluate(
     checks: Sequence[PartitionCheck],
     database: Database,
-    instance: DagsterInstance,
     institution: Institution,
     days: DayRange,
     events: EventSums,
@@ -178,7 +170,6 @@ def evaluate(
     if not checks:
         return
     verdicts = _verdicts(checks, database, institution, days, events, SAMPLE if made else None)
-    targets = latest_materializations(instance, checks[0].spec.asset_key, institution, days)
     for check, by_day in verdicts:
         for day, verdict in by_day.items():
             key = partition_key(day, institution.id)
@@ -189,7 +180,6 @@ def evaluate(
                 passed=not verdict.wrong and not verdict.outdated,
                 severity=AssetCheckSeverity.WARN if verdict.outdated else check.rule.severity,
                 blocking=made and check.rule.blocking,
-                target_materialization_data=targets.get(key),
                 description=_spoken(check, institution, day, verdict),
                 metadata=_shown(check, verdict),
             )
@@ -270,25 +260,4 @@ def _shown(check: PartitionCheck, verdict: Verdict) -> dict[str, int | str | Met
         **counts,
         "findings": MetadataValue.md(markdown_table(rows)),
         "remedy": check.rule.remedy,
-    }
-
-
-def latest_materializations(
-    instance: DagsterInstance, asset: AssetKey, institution: Institution, days: DayRange
-) -> dict[str, AssetCheckEvaluationTargetMaterializationData]:
-    """By partition key: without it Dagster takes a verdict for one on an older materialization."""
-    keys = {str(partition_key(day, institution.id)) for day in days}
-    ids = instance.get_latest_storage_id_by_partition(
-        asset, DagsterEventType.ASSET_MATERIALIZATION, keys
-    )
-    if not ids:
-        return {}
-    records = instance.fetch_materializations(
-        AssetRecordsFilter(asset_key=asset, storage_ids=list(ids.values())), limit=len(ids)
-    ).records
-    return {
-        str(record.partition_key): AssetCheckEvaluationTargetMaterializationData(
-            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
-        )
-        for record in records
     }

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import groupby
 
 from dagster import (
     AssetExecutionContext,
@@ -152,3 +153,12 @@ def neighbour_order(institutions: Iterable[tuple[str, timedelta]]) -> list[str]:
     Institutions whose midnight is the same become neighbours, so that one run takes their day.
     """
     return [id for id, _ in sorted(institutions, key=lambda pair: (-pair[1], pair[0]))]
+
+
+def scattered(order: Sequence[str], offsets: Mapping[str, timedelta]) -> bool:
+    """Whether a day of all institutions takes more than twice as many runs as there are midnights.
+
+    That is what becomes of those that join one by one, at the end, and when summer time begins.
+    """
+    stretches = sum(1 for _ in groupby(order, key=offsets.__getitem__))
+    return stretches > 2 * len(set(offsets.values()))

@@ -89,7 +89,7 @@ from lb_pipelines.orchestration.partitions import (
     partition_key,
     split_key,
 )
-from lb_pipelines.orchestration.recording import Recordable, RecordNow, recorded
+from lb_pipelines.orchestration.recording import Recordable, recorded
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 from lb_pipelines.orchestration.run_log import RunLog
 
@@ -103,7 +103,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _REMARKS = 10
 """What an institution's partitions are remarked on is told of this many; more are counted."""
 
-Event = Recordable | RecordNow | Output[None]
+Event = Recordable | Output[None]
 
 
 def leaderboard_families(start_day: date, owners: Sequence[str] = ()) -> list[LeaderboardAsset]:
@@ -265,10 +265,6 @@ class _Work:
                     written += result.written
                     yield self._seen(asset, institution, result)
                     self._log.did(institution.id, f"{asset.name} of {result.day}")
-                keys = {asset.spec.key for asset, _ in parts}
-                if any(check.spec.asset_key in keys for check in self.checks):
-                    # A verdict names the materialization that it is on.
-                    yield RecordNow()
                 for asset, of_asset in parts:
                     for part in of_asset:
                         for verdict in self._verdicts(asset.spec.key, institution, part, events):
@@ -320,16 +316,11 @@ class _Work:
                 assert isinstance(result, ArchivedDay)
                 yield self._seen(self.archive, institution, result)
                 if self.completeness is not None:
-                    yield RecordNow()
                     self._where = f"the check of {ARCHIVE}"
-                    yield from evaluate_moved(
-                        self.completeness, self.database, self.context.instance, institution, result
-                    )
+                    yield from evaluate_moved(self.completeness, self.database, institution, result)
         elif self.completeness is not None:
             self._where = f"the check of {ARCHIVE}"
-            yield from evaluate_all(
-                self.completeness, self.database, self.context.instance, institution, days
-            )
+            yield from evaluate_all(self.completeness, self.database, institution, days)
 
     def _made(
         self,
@@ -401,7 +392,6 @@ class _Work:
         yield from evaluate(
             [check for check in self.checks if check.spec.asset_key == asset],
             self.database,
-            self.context.instance,
             institution,
             days,
             events,
