@@ -79,15 +79,16 @@ def as_reference(school: School, type: str, boards: Boards | None) -> dict[str, 
     if boards is None:
         return {}
     ranking, students = boards.ranking, sorted(school.students)
+    everybody = ranking.top(len(ranking))
     return {
         school.references(type)[board]: oracle.Board(
             start.item(),
             [
                 oracle.Place(rank, students[student], points)
                 for rank, student, points in zip(
-                    ranking.ranks[begin:end].tolist(),
-                    students_of(ranking.members[begin:end]).tolist(),
-                    ranking.points[begin:end].tolist(),
+                    everybody.ranks[begin:end].tolist(),
+                    students_of(everybody.members[begin:end]).tolist(),
+                    everybody.points[begin:end].tolist(),
                     strict=True,
                 )
             ],
@@ -95,8 +96,8 @@ def as_reference(school: School, type: str, boards: Boards | None) -> dict[str, 
         for board, start, begin, end in zip(
             ranking.boards.tolist(),
             boards.period_start,
-            ranking.starts[:-1].tolist(),
-            ranking.starts[1:].tolist(),
+            everybody.offsets[:-1].tolist(),
+            everybody.offsets[1:].tolist(),
             strict=True,
         )
     }

@@ -33,6 +33,7 @@ from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle, partit
 from lb_pipelines.orchestration.retention_sensor import RETENTION_SENSOR
 from lb_pipelines.settings import DAGSTER_SCHEMA, dagster_storage_url
 from lb_pipelines_tests.orchestration_district import add_institution
+from lb_pipelines_tests.receivers import HttpReceiver
 
 PROJECT = Path(__file__).resolve().parents[1]
 APRIL = DayRange(date(2024, 4, 1), date(2024, 4, 30))
@@ -250,8 +251,18 @@ def dagster(
     shutil.rmtree(home)
 
 
-def test_what_failed_is_done_alone_when_it_is_done_again(dagster: Dagster) -> None:
+@pytest.fixture
+def hook() -> Iterator[HttpReceiver]:
+    with HttpReceiver.listening() as receiver:
+        yield receiver
+
+
+def test_what_failed_is_done_alone_when_it_is_done_again(
+    dagster: Dagster, hook: HttpReceiver
+) -> None:
     database = dagster.database
+    dagster.environment["LB_ALERT_WEBHOOK_URL"] = hook.url
+    dagster.environment["LB_UI_URL"] = f"http://127.0.0.1:{dagster.port}"
     add_institution(database, "broken", days=APRIL, students=3, metadata=BROKEN)
     add_institution(database, "good", days=APRIL, students=3, metadata=MENDED)
     dagster.start()
@@ -328,6 +339,16 @@ def test_what_failed_is_done_alone_when_it_is_done_again(dagster: Dagster) -> No
             ("broken", "daily", "ACTIVE", 0), ("good", "daily", "ARCHIVED", 30 * 4),
         ]  # fmt: skip
         assert {run_id for (run_id,) in ledger} == {run.run_id for run in archived}
+
+        # And whoever is to be told of the failed run has been told, by the daemon's own ticks.
+        def alerts() -> list[Any]:
+            return [told for told in hook.got if told["runId"] == failed.run_id]
+
+        [told] = dagster.wait("the alert", alerts)
+        assert [row["institution"] for row in told["institutions"]] == ["broken"]
+        assert told["runUrl"] == f"http://127.0.0.1:{dagster.port}/runs/{failed.run_id}"
+        with urllib.request.urlopen(told["runUrl"], timeout=60) as page:
+            assert page.status == 200
 
 
 def _ended_sweeps(instance: DagsterInstance) -> list[DagsterRun]:

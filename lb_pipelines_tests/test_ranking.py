@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from datetime import date, timedelta
 from fractions import Fraction
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lb_pipelines.core import enrolment as enrolments
 from lb_pipelines.core import json_lists
 from lb_pipelines.core.distribution import Distribution, pack_all, unpack
-from lb_pipelines.core.enrolment import merge
+from lb_pipelines.core.enrolment import Enrolment
 from lb_pipelines.core.ranking import Ranking, rank
 from lb_pipelines.core.snapshots import statistics
 from lb_pipelines.core.sums import RunningSums, Sums, boards_of, pair_codes, students_of
@@ -62,19 +64,20 @@ def test_every_board_is_ranked_as_if_it_were_alone(
     ranking = ranked(boards, method)
     assert ranking.boards.tolist() == sorted(boards)
     assert ranking.sizes.tolist() == [len(boards[b]) for b in sorted(boards)]
+    everybody = ranking.top(30)
     for board, begin, end in zip(
-        ranking.boards.tolist(), ranking.starts[:-1], ranking.starts[1:], strict=True
+        ranking.boards.tolist(), everybody.offsets[:-1], everybody.offsets[1:], strict=True
     ):
         found = list(
             zip(
-                ranking.ranks[begin:end].tolist(),
-                students_of(ranking.members[begin:end]).tolist(),
-                ranking.points[begin:end].tolist(),
+                everybody.ranks[begin:end].tolist(),
+                students_of(everybody.members[begin:end]).tolist(),
+                everybody.points[begin:end].tolist(),
                 strict=True,
             )
         )
         assert found == naive(boards[board], method)
-        assert set(boards_of(ranking.members[begin:end]).tolist()) == {board}
+        assert set(boards_of(everybody.members[begin:end]).tolist()) == {board}
 
 
 def test_ties_share_a_rank_and_leave_a_gap_unless_told_otherwise() -> None:
@@ -84,7 +87,7 @@ def test_ties_share_a_rank_and_leave_a_gap_unless_told_otherwise() -> None:
         (RankMethod.DENSE, [1, 2, 2, 3]),
         (RankMethod.ORDINAL, [1, 2, 3, 4]),
     ):
-        assert ranked(board, method).ranks.tolist() == ranks
+        assert ranked(board, method).top(4).ranks.tolist() == ranks
 
 
 @given(BOARDS, METHODS, st.integers(1, 6))
@@ -92,11 +95,16 @@ def test_the_top_and_the_rank_of_anybody(
     boards: dict[int, dict[int, int]], method: RankMethod, limit: int
 ) -> None:
     ranking = ranked(boards, method)
-    rows, offsets = ranking.top(limit)
-    for index, board in enumerate(sorted(boards)):
-        top = rows[offsets[index] : offsets[index + 1]]
-        expected = naive(boards[board], method)[:limit]
-        assert students_of(ranking.members[top]).tolist() == [s for _, s, _ in expected]
+    for top, most in ((ranking.top(limit), limit), (ranking.top(limit).first(2), min(limit, 2))):
+        for index, board in enumerate(sorted(boards)):
+            of_board = slice(top.offsets[index], top.offsets[index + 1])
+            found = zip(
+                top.ranks[of_board].tolist(),
+                students_of(top.members[of_board]).tolist(),
+                top.points[of_board].tolist(),
+                strict=True,
+            )
+            assert list(found) == naive(boards[board], method)[:most]
     everybody = [(b, s) for b in (*sorted(boards), 7) for s in range(32)]
     owners, students = (np.array(column, np.int32) for column in zip(*everybody, strict=True))
     ranks, points = ranking.find(pair_codes(owners, students))
@@ -255,17 +263,18 @@ DAYS = st.one_of(st.none(), st.integers(0, 12).map(lambda n: date(2024, 2, 25) +
 
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), DAYS, DAYS), max_size=15),
+    st.sampled_from((0, enrolments._ROOM_FOR_TICKS)),
 )
 def test_a_student_counts_once_however_many_spans_overlap(
-    spans: list[tuple[int, int, date | None, date | None]],
+    spans: list[tuple[int, int, date | None, date | None]], room: int
 ) -> None:
     def number(day: date | None, absent: int) -> int:
         return absent if day is None else (day - date(1970, 1, 1)).days
 
     owners, students = (np.array([s[i] for s in spans], np.int32) for i in range(2))
-    begins = np.array([number(s[2], -(2**30)) for s in spans], np.int64)
-    ends = np.array([number(s[3], 2**30) for s in spans], np.int64)
-    enrolment = merge(3, pair_codes(owners, students), begins, ends)
+    begins = np.array([number(s[2], -(2**30)) for s in spans], np.int32)
+    ends = np.array([number(s[3], 2**30) for s in spans], np.int32)
+    enrolment = Enrolment(3, 4, owners, students, begins, ends)
     for offset in range(-2, 16):
         day = date(2024, 2, 25) + timedelta(offset)
         expected = [
@@ -278,7 +287,8 @@ def test_a_student_counts_once_however_many_spans_overlap(
             )
             for board in range(3)
         ]
-        assert enrolment.on(day).tolist() == expected
+        with mock.patch.object(enrolments, "_ROOM_FOR_TICKS", room):
+            assert enrolment.on(day).tolist() == expected
 
 
 @given(st.lists(st.text(max_size=6), max_size=8))

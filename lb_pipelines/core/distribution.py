@@ -75,14 +75,11 @@ def pack_all(ranking: Ranking) -> list[bytes]:
     """The packed distribution of every board of a ranking, in the order of its boards."""
     if not len(ranking.boards):
         return []
-    count = len(ranking.points)
-    opens = np.zeros(count, dtype=bool)
-    opens[ranking.starts[:-1]] = True
-    opens[1:] |= ranking.points[1:] != ranking.points[:-1]
-    level_rows = np.flatnonzero(opens)
-    levels = ranking.points[level_rows]
-    counts = np.diff(np.append(level_rows, count))
-    first_level = np.searchsorted(level_rows, ranking.starts)  # int64[B + 1]
+    first_level, levels, counts = (
+        ranking.levels.starts,
+        ranking.levels.points,
+        ranking.levels.counts,
+    )
     distinct = np.diff(first_level)
 
     # A board's integers: version, n, first, n - 1 differences, n counts: 2n + 2 of them.

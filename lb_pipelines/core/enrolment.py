@@ -1,7 +1,6 @@
 """How many students are enrolled on each board as of a day.
 
-A student with several enrollments on one board (two classes of a subject) counts once; so
-overlapping spans of the same student are merged first.
+A student with several enrollments on one board (two classes of a subject) counts once.
 """
 
 from __future__ import annotations
@@ -13,50 +12,36 @@ import numpy as np
 
 from lb_pipelines.core.ranking import Int32, Int64
 
-# Spans without a first or last day reach to the ends of time.
-ALWAYS, NEVER = -(2**30), 2**30
 _EPOCH = date(1970, 1, 1)
+# Up to here (bytes) every student of every board has a place of their own to be ticked off in,
+# which takes a tenth of the time that sorting does.
+_ROOM_FOR_TICKS = 1 << 27
 
 
 @dataclass(frozen=True)
 class Enrolment:
-    """Merged spans, as boards sorted by first day and by the first day after the last."""
+    """Enrollments: `boards` and `students` int32[n] are ordinals, `begins` and `ends` int32[n] the
+    first day and the first day after the last, counted from 1970-01-01; days beyond any calendar
+    stand for none.
 
-    boards: int
-    begin_days: Int64
-    begin_boards: Int32
-    end_days: Int64
-    end_boards: Int32
+    `board_count` and `student_count` are how many there are.
+    """
+
+    board_count: int
+    student_count: int
+    boards: Int32
+    students: Int32
+    begins: Int32
+    ends: Int32
 
     def on(self, day: date) -> Int64:
         """int64[boards]: students enrolled on each board on `day`."""
         number = (day - _EPOCH).days
-        begun = self.begin_boards[: np.searchsorted(self.begin_days, number, side="right")]
-        ended = self.end_boards[: np.searchsorted(self.end_days, number, side="right")]
-        return np.bincount(begun, minlength=self.boards) - np.bincount(ended, minlength=self.boards)
-
-
-def merge(boards: int, codes: Int64, begins: Int64, ends: Int64) -> Enrolment:
-    """Merge the spans [begin, end) of each pair code; days are counted from 1970-01-01.
-
-    `boards` is the number of boards. Spans that end before they begin are dropped.
-    """
-    valid = begins < ends
-    codes, begins, ends = codes[valid], begins[valid], ends[valid]
-    order = np.lexsort((begins, codes))
-    codes, begins, ends = codes[order], begins[order], ends[order]
-    fresh_pair = np.ones(len(codes), dtype=bool)
-    fresh_pair[1:] = codes[1:] != codes[:-1]
-    # The furthest end so far within a pair: lift every pair above all earlier ones first.
-    lift = np.cumsum(fresh_pair) * (2 * NEVER - 2 * ALWAYS)
-    furthest = np.maximum.accumulate(ends + lift) - lift
-    opens = fresh_pair.copy()
-    opens[1:] |= begins[1:] > furthest[:-1]
-    firsts = np.flatnonzero(opens)
-    lasts = np.append(firsts[1:], len(codes)) - 1
-    owners = (codes[firsts] >> 32).astype(np.int32)
-    begin_days, end_days = begins[firsts], furthest[lasts] if len(firsts) else ends
-    by_begin, by_end = np.argsort(begin_days), np.argsort(end_days)
-    return Enrolment(
-        boards, begin_days[by_begin], owners[by_begin], end_days[by_end], owners[by_end]
-    )
+        now = np.flatnonzero((self.begins <= number) & (number < self.ends))
+        boards, students = self.boards[now], self.students[now]
+        if self.board_count * self.student_count <= _ROOM_FOR_TICKS:
+            ticks = np.zeros((self.board_count, self.student_count), np.uint8)
+            ticks[boards, students] = 1
+            return ticks.sum(axis=1, dtype=np.int64)
+        pairs = np.unique((boards.astype(np.int64) << 32) | students)
+        return np.bincount(pairs >> 32, minlength=self.board_count).astype(np.int64, copy=False)

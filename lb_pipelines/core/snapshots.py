@@ -54,23 +54,26 @@ class SnapshotRows:
 
 def statistics(ranking: Ranking, limit: int) -> Statistics:
     """The statistics of every board of a ranking whose snapshots hold the top `limit`."""
-    starts, sizes, points = ranking.starts[:-1], ranking.sizes, ranking.points
-    sums = np.add.reduceat(points, starts) if len(starts) else np.empty(0, np.int64)
-    # Rows run from high to low: ascending index a is row start + size - 1 - a.
-    median = (points[starts + (sizes - 1) // 2] + points[starts + sizes // 2]) / 2
+    starts, sizes, levels = ranking.starts[:-1], ranking.sizes, ranking.levels
+    sums = ranking.sums if len(starts) else np.empty(0, np.int64)
+
+    def from_below(index: Int64) -> Int64:
+        """The points at an ascending index of each board."""
+        return levels.points[np.searchsorted(levels.through, starts + sizes - index, side="left")]
+
     exact = 0.9 * (sizes - 1)
     below = np.floor(exact).astype(np.int64)
-    low = points[starts + sizes - 1 - below]
-    high = points[starts + np.maximum(sizes - 2 - below, 0)]
-    last = starts + np.minimum(sizes, limit) - 1
+    low, high = from_below(below), from_below(np.minimum(below + 1, sizes - 1))
+    shown = np.minimum(sizes, limit)
+    last = np.searchsorted(levels.through, starts + shown, side="left")
     return Statistics(
         ranked=sizes,
         sum=sums,
         mean=sums / np.maximum(sizes, 1),
-        median=median,
+        median=(from_below((sizes - 1) // 2) + from_below(sizes // 2)) / 2,
         p90=low + (exact - below) * (high - low),
-        max=points[starts],
-        ties_cut=_tied_after(ranking, last),
+        max=levels.points[levels.starts[:-1]],
+        ties_cut=levels.through[last] - starts - shown,
     )
 
 
@@ -88,21 +91,20 @@ def snapshot_rows(
     ordinal. `previousRank` is exact for whoever was ranked on the baseline's day, else null.
     """
     ranking = boards.ranking
-    rows, offsets = ranking.top(limit)
-    members = ranking.members[rows]
-    previous = np.zeros(len(rows), np.int32)
+    top = ranking.top(limit)
+    previous = np.zeros(len(top.members), np.int32)
     if baseline is not None:
-        previous, _ = baseline.ranking.find(members)
+        previous, _ = baseline.ranking.find(top.members)
     entries = json_lists.lists(
         json_lists.objects(
             {
-                "rank": json_lists.numbers(ranking.ranks[rows]),
-                "studentId": student_ids.take(pa.array(students_of(members))),
-                "points": json_lists.numbers(ranking.points[rows]),
+                "rank": json_lists.numbers(top.ranks),
+                "studentId": student_ids.take(pa.array(students_of(top.members))),
+                "points": json_lists.numbers(top.points),
                 "previousRank": json_lists.numbers(previous, null_where=previous == 0),
             }
         ),
-        offsets,
+        top.offsets,
     )
     figures = _statistics_json(statistics(ranking, limit), enrolled[ranking.boards])
     packed = distribution.pack_all(ranking)
@@ -118,7 +120,7 @@ def snapshot_rows(
                 boards.period_start.astype(str).tolist(), entries, figures, packed, strict=True
             )
         ],
-        ranked=len(ranking.points),
+        ranked=len(ranking),
     )
 
 
@@ -151,13 +153,3 @@ def _statistics_json(figures: Statistics, enrolled: Int64) -> list[bytes]:
             *(column.tolist() for column in columns), strict=True
         )
     ]
-
-
-def _tied_after(ranking: Ranking, last: Int64) -> Int64:
-    """How many rows right after row `last` of each board have its points."""
-    count = len(ranking.points)
-    closes = np.ones(count, dtype=bool)
-    closes[:-1] = ranking.points[1:] != ranking.points[:-1]
-    closes[ranking.starts[1:] - 1] = True
-    level_ends = np.flatnonzero(closes)
-    return level_ends[np.searchsorted(level_ends, last)] - last

@@ -1,15 +1,15 @@
 """One pass over days: every board of one type, ranked for each window, with its baseline.
 
 The pass walks forward through days with running sums. A window's sums are the sums now minus the
-sums at its start, so the past is read once however many windows look back on it. Where the next
-day of interest lies further ahead, the walk jumps onto a stored total instead of reading the days
+sums at its start, so the past is read once however many windows look back on it. Where a stored
+total stands before the next day of interest, the walk jumps onto it instead of reading the days
 between. `plan` says beforehand which days and totals a pass will read; nothing here does I/O:
 what is read comes from a `PointSource`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Protocol
@@ -27,12 +27,12 @@ from lb_pipelines.core.periods import (
     window_start,
 )
 from lb_pipelines.core.ranking import Int32, Int64, Ranking, rank
-from lb_pipelines.core.sums import RunningSums, Sums, boards_of
+from lb_pipelines.core.sums import RunningSums, Sums, Total, boards_of
 from lb_pipelines.core.words import Granularity, RankMethod
 
-# A total holds every pair there ever was, a day a small share of them: below this many days
-# walking reads less than jumping.
-SHORTEST_JUMP = timedelta(days=7)
+# A total that does not stand yet is made first, from all days since the one before it: below this
+# many days walking is cheaper.
+SHORTEST_JUMP_ONTO_A_MISSING_TOTAL = timedelta(days=7)
 # Days read at once: enough to make growing the universe cheap, few enough to stay small.
 DAYS_READ_AT_ONCE = 8
 
@@ -40,7 +40,7 @@ DAYS_READ_AT_ONCE = 8
 class PointSource(Protocol):
     """Where a pass gets its sums, for one institution and board type."""
 
-    def before(self, cut: date) -> Sums:
+    def before(self, cut: date) -> Sums | Total:
         """Sums over all days before `cut`."""
         ...
 
@@ -118,8 +118,14 @@ class Plan:
         return [step.jump for step in self.steps if step.jump is not None]
 
 
-def plan(days: DayRange, board_terms: BoardTerms, first_event_day: date) -> Plan:
-    """Plan a pass over `days`; `first_event_day` is the first with an ACTIVE event.
+def plan(
+    days: DayRange,
+    board_terms: BoardTerms,
+    first_event_day: date,
+    standing: Collection[date] = (),
+) -> Plan:
+    """Plan a pass over `days`; `first_event_day` is the first with an ACTIVE event, `standing` the
+    cuts whose totals need not be made.
 
     Days before that have no boards; a range wholly before it gives an empty plan.
     """
@@ -132,7 +138,7 @@ def plan(days: DayRange, board_terms: BoardTerms, first_event_day: date) -> Plan
         wanted = [g for g in Granularity if day in days or (g, day) in baselines]
         evaluations[day] = wanted
         for granularity in wanted:
-            if granularity in (Granularity.DAILY, Granularity.ALL_TIME):
+            if granularity is Granularity.ALL_TIME:
                 continue
             terms = (
                 [t for t, _ in board_terms.on(day)] if granularity is Granularity.TERM else [None]
@@ -141,23 +147,37 @@ def plan(days: DayRange, board_terms: BoardTerms, first_event_day: date) -> Plan
                 start = window_start(granularity, day, term=term, first_event_day=first_event_day)
                 if start is not None and start > first_event_day:
                     marks[start] = max(day, marks.get(start, day))
-    boundaries = sorted({day + ONE_DAY for day in evaluations} | set(marks))
+    boundaries = {day + ONE_DAY for day in evaluations} | set(marks)
+    steps = steps_to(boundaries, first_event_day, standing, board_terms.is_cut)
+    return Plan(days, evaluations, marks, frozenset(baselines), steps)
+
+
+def steps_to(
+    boundaries: Collection[date],
+    first_event_day: date,
+    standing: Collection[date],
+    can_be_made: Callable[[date], bool] = lambda _: False,
+) -> list[Step]:
+    """The way from the first event over each of these boundaries, in ascending order.
+
+    It jumps onto totals that stand, and over far distances onto those that can be made.
+    """
     steps = []
     position = first_event_day
-    for boundary in boundaries:
-        cut = next(
+    for boundary in sorted(boundaries):
+        jump = next(
             (
                 day
                 for day in (boundary - i * ONE_DAY for i in range((boundary - position).days))
-                if board_terms.is_cut(day)
+                if day in standing
+                or (can_be_made(day) and day - position > SHORTEST_JUMP_ONTO_A_MISSING_TOTAL)
             ),
             None,
         )
-        jump = cut if cut is not None and cut - position > SHORTEST_JUMP else None
         days_read = tuple(days_between(jump or position, boundary - ONE_DAY))
         steps.append(Step(jump, days_read, boundary))
         position = boundary
-    return Plan(days, evaluations, marks, frozenset(baselines), steps)
+    return steps
 
 
 def walk(
@@ -166,91 +186,76 @@ def walk(
     board_terms: BoardTerms,
     first_event_day: date,
     method: RankMethod,
+    sums: RunningSums | None = None,
+    reached: Callable[[date], None] = lambda _: None,
 ) -> Iterator[tuple[date, list[tuple[Boards, Boards | None]]]]:
     """Yield, for every day of the plan, its boards by granularity, each with its baseline.
 
     A granularity without any board on a day is left out; a day without any is yielded empty. The
-    baseline is None where the earlier day had no boards.
+    baseline is None where the earlier day had no boards. `sums` may know pairs beforehand; they
+    stand before a boundary when `reached` is called with it.
     """
-    sums = RunningSums()
+    sums = sums or RunningSums()
     kept: dict[tuple[Granularity, date], Boards] = {}
     pending = [day for day in plan.days if day < first_event_day]
     yield from ((day, []) for day in pending)
-    read_ahead = _ReadAhead(plan, source, sums)
-    for step in plan.steps:
-        today = read_ahead.advance(step)
-        if step.boundary in plan.marks:
-            sums.mark(step.boundary)
-        day = step.boundary - ONE_DAY
+    for boundary in follow(plan.steps, source, sums):
+        reached(boundary)
+        if boundary in plan.marks:
+            sums.mark(boundary)
+        day = boundary - ONE_DAY
         if day not in plan.evaluations:
             continue
         found: list[tuple[Boards, Boards | None]] = []
         for granularity in plan.evaluations[day]:
-            boards = _evaluate(sums, granularity, day, today, board_terms, first_event_day, method)
+            boards = _evaluate(sums, granularity, day, board_terms, first_event_day, method)
             if boards is not None and day in plan.days:
                 found.append((boards, kept.get((granularity, baseline_day(granularity, day)))))
             if boards is not None and (granularity, day) in plan.baselines:
                 kept[granularity, day] = boards
-        if day in plan.days:
-            yield day, found
         for start, last in plan.marks.items():
             if last <= day:
                 sums.forget(start)
+        if day in plan.days:
+            yield day, found
         coming = max(day + ONE_DAY, plan.days.first)
         for granularity, kept_day in list(kept):
             if kept_day < baseline_day(granularity, coming):
                 del kept[granularity, kept_day]
 
 
-class _ReadAhead:
-    """Moves the running sums along the steps, reading some days ahead of them."""
-
-    def __init__(self, plan: Plan, source: PointSource, sums: RunningSums) -> None:
-        self._source = source
-        self._sums = sums
-        self._evaluations = plan.evaluations
-        self._buffer: dict[date, Sums] = {}
-        # The days after each jump, in order: what may be read together.
-        self._coming: list[date] = [day for step in plan.steps for day in step.days]
-
-    def advance(self, step: Step) -> Sums:
-        """Move to the step's boundary; gives the sums of the day before it."""
+def follow(steps: Sequence[Step], source: PointSource, sums: RunningSums) -> Iterator[date]:
+    """Move the sums along the steps, reading some days ahead of them; yields each boundary."""
+    buffer: dict[date, Sums] = {}
+    # What may be read together, in order.
+    coming = [day for step in steps for day in step.days]
+    for step in steps:
         if step.jump is not None:
-            total = self._source.before(step.jump)
-            self._sums.admit([total])
-            self._sums.restart(total)
-        today: Sums | None = None
+            total = source.before(step.jump)
+            if isinstance(total, Sums):
+                sums.admit([total])
+            sums.restart(total)
         for day in step.days:
-            if day not in self._buffer:
-                ahead = self._coming[:DAYS_READ_AT_ONCE]
-                batches = self._source.on(ahead)
-                self._sums.admit(batches)
-                self._buffer = dict(zip(ahead, batches, strict=True))
-            self._coming.pop(0)
-            today = self._buffer.pop(day)
-            self._sums.add(today)
-        if today is None:
-            # The jump led right to the boundary, past the day that is to be ranked.
-            day = step.boundary - ONE_DAY
-            needs_day = Granularity.DAILY in self._evaluations.get(day, ())
-            today = self._source.on([day])[0] if needs_day else Sums.empty()
-        return today
+            if day not in buffer:
+                ahead = coming[:DAYS_READ_AT_ONCE]
+                batches = source.on(ahead)
+                sums.admit(batches)
+                buffer = dict(zip(ahead, batches, strict=True))
+            coming.pop(0)
+            sums.add(buffer.pop(day))
+        yield step.boundary
 
 
 def _evaluate(
     sums: RunningSums,
     granularity: Granularity,
     day: date,
-    today: Sums,
     board_terms: BoardTerms,
     first_event_day: date,
     method: RankMethod,
 ) -> Boards | None:
     """The boards of one granularity as of `day`, with the sums standing after it; None if none."""
-    if granularity is Granularity.DAILY:
-        codes, points = today.codes, today.points
-        starts: Callable[[Int32], NDArray[np.datetime64]] = _constant(day)
-    elif granularity is Granularity.TERM:
+    if granularity is Granularity.TERM:
         codes, points, starts = _term_window(sums, day, board_terms)
     else:
         start = window_start(granularity, day, term=None, first_event_day=first_event_day)

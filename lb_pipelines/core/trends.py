@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from lb_pipelines.core import json_lists
 from lb_pipelines.core.correlation import tau_b
-from lb_pipelines.core.ranking import Float64, Int32, Int64, Ranking
+from lb_pipelines.core.ranking import Float64, Int32, Int64, Ranking, Top, rank
 from lb_pipelines.core.snapshots import statistics
 from lb_pipelines.core.sums import boards_of, students_of
 from lb_pipelines.core.timeline import Boards
+from lb_pipelines.core.words import RankMethod
 
 # How many of the biggest climbers and fallers a trend names.
 MOVERS = 5
@@ -57,8 +58,8 @@ def trend_rows(
     """The trends of one granularity's boards; `student_ids` are JSON literals by ordinal."""
     now = boards.ranking
     then = baseline.ranking if baseline is not None else _nobody()
-    rows, offsets = now.top(limit)
-    members, ranks, points = now.members[rows], now.ranks[rows], now.points[rows]
+    top = now.top(limit)
+    offsets, members, ranks, points = top.offsets, top.members, top.ranks, top.points
     owners = np.repeat(np.arange(len(now.boards)), np.diff(offsets))
     previous, points_then = then.find(members)
     known = previous > 0
@@ -71,13 +72,13 @@ def trend_rows(
     def matched(values: Int64 | Float64) -> Float64:
         return np.where(had, values[at] if len(values) else 0, np.nan).astype(np.float64)
 
-    moves = _Moves(now, then, limit, members, owners, previous, ranks)
+    moves = _Moves(now, then, top, limit, owners, previous)
     top_then = np.where(had, np.minimum(matched(figures_then.ranked), limit), np.nan)
     stayed = np.bincount(owners[moves.stayed], minlength=len(now.boards))
     known_offsets = np.concatenate(
         ([0], np.cumsum(np.bincount(owners[known], minlength=len(now.boards))))
     )
-    movement = moves.as_json(rows, offsets, student_ids)
+    movement = moves.as_json(student_ids)
     students = json_lists.lists(
         json_lists.objects(
             {
@@ -107,7 +108,7 @@ def trend_rows(
     return TrendRows(
         now.boards.tolist(),
         *columns,
-        leaders=students_of(now.members[now.starts[:-1]]).tolist(),
+        leaders=students_of(members[offsets[:-1]]).tolist(),
         movement=movement,
         students=students,
         content_hash=[
@@ -128,15 +129,16 @@ class _Moves:
         self,
         now: Ranking,
         then: Ranking,
+        top: Top,
         limit: int,
-        members: Int64,
         owners: Int64,
         previous: Int32,
-        ranks: Int32,
     ) -> None:
         self._now = now
-        rows_then, _ = then.top(limit)
-        top_then = then.members[rows_then]
+        # Three are named however few a board shows.
+        self._top3 = top.first(3) if limit >= 3 else now.top(3)
+        members = top.members
+        top_then = then.top(limit).members
         self.stayed = np.isin(members, top_then)
         at = np.searchsorted(now.boards, boards_of(top_then))
         at[at == len(now.boards)] = 0
@@ -148,24 +150,23 @@ class _Moves:
         # Whoever fell out of the top N has fallen too: judge all who are ranked then and now.
         self._judged = np.concatenate((members, self._leavers))
         self._judged_owners = np.concatenate((owners, self._leaver_owners))
-        self._ranks = np.concatenate((ranks, ranks_now))
+        self._ranks = np.concatenate((top.ranks, ranks_now))
         self._previous = np.concatenate((previous, ranks_then))
 
-    def as_json(self, rows: Int64, offsets: Int64, student_ids: pa.Array) -> list[bytes]:
+    def as_json(self, student_ids: pa.Array) -> list[bytes]:
         """One `movement` object per board."""
-        now = self._now
-        top3, top3_offsets = now.top(3)
+        top3 = self._top3
         entrants = ~self.stayed
         parts = {
             "top3": json_lists.lists(
                 json_lists.objects(
                     {
-                        "rank": json_lists.numbers(now.ranks[top3]),
-                        "studentId": _ids(now.members[top3], student_ids),
-                        "points": json_lists.numbers(now.points[top3]),
+                        "rank": json_lists.numbers(top3.ranks),
+                        "studentId": _ids(top3.members, student_ids),
+                        "points": json_lists.numbers(top3.points),
                     }
                 ),
-                top3_offsets,
+                top3.offsets,
             ),
             "entrants": self._names(self._members[entrants], self._owners[entrants], student_ids),
             "leavers": self._names(self._leavers, self._leaver_owners, student_ids),
@@ -217,11 +218,4 @@ def _ids(members: Int64, student_ids: pa.Array) -> pa.Array:
 
 def _nobody() -> Ranking:
     nothing = np.empty(0, np.int64)
-    return Ranking(
-        nothing.astype(np.int32),
-        np.zeros(1, np.int64),
-        nothing,
-        nothing,
-        nothing.astype(np.int32),
-        nothing,
-    )
+    return rank(nothing.astype(np.int32), nothing, nothing, RankMethod.COMPETITION)

@@ -202,3 +202,14 @@ def array_cursor(connection: Connection) -> psycopg.Cursor[tuple[Any, ...]]:
     for oid, loader in _LOADERS.items():
         cursor.adapters.register_loader(oid, loader)
     return cursor
+
+
+class ArrayConnection:
+    """A connection to aiosql's eyes, whose cursors are those of `array_cursor`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def cursor(self, *_: Any, **__: Any) -> psycopg.Cursor[tuple[Any, ...]]:
+        """A cursor for one statement."""
+        return array_cursor(self._connection)

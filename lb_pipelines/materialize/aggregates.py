@@ -1,7 +1,7 @@
 """`point_aggregates`: the events of a local day, summed per (student, class, subject, campus).
 
 A day is aggregated anew each time; where that gives the same cells, nothing that was made from it
-becomes stale. Totals before months and terms are kept here too, made when first needed.
+becomes stale.
 """
 
 from __future__ import annotations
@@ -70,20 +70,6 @@ def ensure(
     for missing in contiguous_ranges(day for day in DayRange(first, last) if day not in known):
         for _ in materialize(database, institution, missing, provenance):
             pass
-
-
-def ensure_totals(database: Database, institution: Institution, cuts: list[date]) -> None:
-    """Store the totals before these cuts, except those that stand and are current.
-
-    Safe beside a writer of aggregates: a total says which state it sums, and readers check it.
-    """
-    for cut in sorted(cuts):
-        with database.transaction(snapshot=True) as connection:
-            made = _sum_before(connection, institution, cut)
-        if made is not None:
-            through_revision, cells = made
-            with database.transaction() as connection:
-                repository.store_total(connection, institution, cut, through_revision, cells)
 
 
 def group(keys: Int64, points: Int64, events: Int64) -> Cells:
@@ -156,48 +142,4 @@ def _write_day(
             "points": int(cells.points.sum()),
             "students": len(np.unique(cells.keys[0])),
         },
-    )
-
-
-def _sum_before(
-    connection: Connection, institution: Institution, cut: date
-) -> tuple[int, Cells] | None:
-    """(through_revision, cells) of all days before `cut`; None where that total is stored.
-
-    Goes on from the latest stored total that is current, a month of days at a time.
-    """
-    revisions: dict[date, int] = {}
-    highest = 0
-    first = None
-    for state in repository.states(connection, institution, cut - ONE_DAY):
-        first = first or state.day
-        highest = max(highest, state.revision)
-        revisions[state.day + ONE_DAY] = highest
-    if first is None:
-        return None
-    current = [
-        before
-        for before, through in repository.stored_totals(connection, institution).items()
-        if before <= cut and revisions.get(before) == through
-    ]
-    if cut in current:
-        return None
-    if current:
-        position = max(current)
-        parts = [repository.total(connection, institution, position)]
-    else:
-        position, parts = first, []
-    while position < cut:
-        last = min(position + 30 * ONE_DAY, cut - ONE_DAY)
-        parts += repository.cells_of_days(connection, institution, DayRange(position, last))
-        parts = [_concatenate(parts)]
-        position = last + ONE_DAY
-    return highest, _concatenate(parts)
-
-
-def _concatenate(parts: list[Cells]) -> Cells:
-    return group(
-        np.concatenate([part.keys for part in parts], axis=1),
-        np.concatenate([part.points for part in parts]),
-        np.concatenate([part.events for part in parts]),
     )

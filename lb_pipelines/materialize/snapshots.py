@@ -19,7 +19,7 @@ from lb_pipelines.db.repositories.revisions import Renewal
 from lb_pipelines.materialize import writing
 from lb_pipelines.materialize.passes import DayOfBoards, Pass
 from lb_pipelines.materialize.results import DayResult, Provenance
-from lb_pipelines.materialize.writing import PreparedDay
+from lb_pipelines.materialize.writing import PreparedDay, Product
 
 
 def asset_name(type: BoardType) -> str:
@@ -39,26 +39,38 @@ def materialize(
 ) -> Iterator[DayResult]:
     """Write the snapshots of every day of the range in one pass; yields each after its commit.
 
+    The options, and what `numbers` of a result are, as of `product`.
+    """
+    made = product(type, provenance, rematerialize_archived=rematerialize_archived, today=today)
+    return writing.write(database, institution, [made], days, provenance)
+
+
+def product(
+    type: BoardType,
+    provenance: Provenance,
+    *,
+    rematerialize_archived: bool = False,
+    today: date | None = None,
+) -> Product:
+    """The snapshots of one type, to be written in a pass.
+
     Snapshots in the archive stay as they are, unless `rematerialize_archived`: then they are made
     anew, there and where their originals stand. That takes `today`, the institution's own day, and
     raises `UnderLegalHold` at the first day of which a hold in force forbids it.
 
     `numbers` of a result: boards by granularity, `ranked`, the rankings (student on a board) over
-    all time, and what became of snapshots in the archive where the day has some.
+    all time, `ranked_today`, those of the day alone, and what became of snapshots in the archive
+    where the day has some.
     """
     replace = repository.replace_snapshots
     if rematerialize_archived:
         if today is None:
             raise ValueError("a renewal of archived snapshots needs the institution's own day")
         replace = partial(replace, renewal=Renewal(provenance.run_id, today))
-    return writing.write(
-        database,
+    return Product(
         asset_name(type),
-        institution,
         type,
-        days,
-        provenance,
-        lambda opened: _prepared(opened, provenance),
+        lambda _, opened: _prepared(opened, provenance),
         replace,
         alone=rematerialize_archived,
     )
@@ -80,6 +92,8 @@ def _prepared(opened: Pass, provenance: Provenance) -> Iterator[PreparedDay]:
         numbers = writing.boards_by_granularity(rows)
         all_time = rows.get(Granularity.ALL_TIME)
         numbers["ranked"] = all_time.ranked if all_time else 0
+        daily = rows.get(Granularity.DAILY)
+        numbers["ranked_today"] = daily.ranked if daily else 0
         yield PreparedDay(
             day,
             sum(map(len, rows.values())),

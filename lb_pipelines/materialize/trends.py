@@ -25,7 +25,7 @@ from lb_pipelines.db.repositories.boards import Columns, Leader
 from lb_pipelines.materialize import writing
 from lb_pipelines.materialize.passes import DayOfBoards, Pass
 from lb_pipelines.materialize.results import DayResult, Provenance
-from lb_pipelines.materialize.writing import PreparedDay
+from lb_pipelines.materialize.writing import PreparedDay, Product
 
 # By reference id and granularity, as UTF-8.
 Leads = dict[tuple[bytes, bytes], Leader]
@@ -45,22 +45,26 @@ def materialize(
 ) -> Iterator[DayResult]:
     """Write the trends of every day of the range in one pass; yields each after its commit.
 
-    `numbers` of a result: boards by granularity and `retained_share`, the mean over the all-time
-    boards of the share of the top N that stayed.
+    What `numbers` of a result are, as of `product`.
     """
-    return writing.write(
-        database,
+    return writing.write(database, institution, [product(type, provenance)], days, provenance)
+
+
+def product(type: BoardType, provenance: Provenance) -> Product:
+    """The trends of one type, to be written in a pass.
+
+    `numbers` of a result: boards by granularity and, as means over the all-time boards that have
+    them, `retained_share` (of the top N that stayed) and `rank_correlation`.
+    """
+    return Product(
         asset_name(type),
-        institution,
         type,
-        days,
-        provenance,
-        lambda opened: _prepared(opened, database, provenance),
+        lambda database, opened: _prepared(database, opened, provenance),
         repository.replace_trends,
     )
 
 
-def _prepared(opened: Pass, database: Database, provenance: Provenance) -> Iterator[PreparedDay]:
+def _prepared(database: Database, opened: Pass, provenance: Provenance) -> Iterator[PreparedDay]:
     with database.transaction() as connection:
         led: Leads = {
             (reference.encode(), granularity.encode()): leader
@@ -81,8 +85,10 @@ def _prepared(opened: Pass, database: Database, provenance: Provenance) -> Itera
         led = _leads(opened, rows, day.day, led)
         numbers = writing.boards_by_granularity(rows)
         all_time = rows.get(Granularity.ALL_TIME)
-        if all_time is not None and not np.isnan(all_time.retained_share).all():
-            numbers["retained_share"] = float(np.nanmean(all_time.retained_share))
+        for name in ("retained_share", "rank_correlation"):
+            values = getattr(all_time, name) if all_time is not None else np.empty(0)
+            if not np.isnan(values).all():
+                numbers[name] = float(np.nanmean(values))
         yield PreparedDay(
             day,
             sum(map(len, rows.values())),

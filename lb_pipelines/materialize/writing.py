@@ -1,17 +1,23 @@
-"""Writing a pass: one transaction per (institution, day), each yielded after its commit.
+"""Writing a pass: one transaction per (institution, asset, day), each yielded after its commit.
 
 What snapshots and trends share on the way out. Whoever writes the institution alone is waited for
 first; what was read before an erasure is then read anew. The ledger is claimed next, which locks
 the day; a day that already stands from a later state of the events is left alone.
+
+While PostgreSQL takes one day's rows, the next ones are ranked: a thread of its own writes, in
+order, and stops for good at the first day that cannot be written.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import date
+from itertools import tee
 
 import psycopg
 
@@ -33,6 +39,9 @@ Replace = Callable[[Connection, Institution, BoardType, date, Columns], Replaced
 TRIES = 5
 """Passes opened for a day before it is given up; each try but the last was overtaken."""
 
+# Days that are ready and wait for the one being written: one keeps both sides at work.
+_READY = 1
+
 
 @dataclass(frozen=True)
 class PreparedDay:
@@ -44,88 +53,170 @@ class PreparedDay:
     columns: Callable[[], Columns]
 
 
+@dataclass(frozen=True)
+class Product:
+    """What is made of the boards of one type: an asset's rows, day by day.
+
+    `prepare` turns the days of an open pass into rows, one by one; `replace` puts a day's into the
+    table. `alone`: nobody else writes the institution during a day, and a later state of the
+    events is caught up with instead of left alone.
+    """
+
+    asset: str
+    type: BoardType
+    prepare: Callable[[Database, Pass], Iterable[PreparedDay]]
+    replace: Replace
+    alone: bool = False
+
+
 def write(
     database: Database,
-    asset: str,
     institution: Institution,
-    type: BoardType,
+    products: Sequence[Product],
     days: DayRange,
     provenance: Provenance,
-    prepare: Callable[[Pass], Iterable[PreparedDay]],
-    replace: Replace,
-    *,
-    alone: bool = False,
 ) -> Iterator[DayResult]:
-    """Open a pass, prepare its days one by one and replace each in the table.
+    """Make these products of every day in one pass; yields each (day, product) after its commit.
 
     A pass that has been overtaken by an erasure is opened anew from that day on; raises
-    `PassOvertaken` where that goes on and on. `alone`: nobody else writes the institution during a
-    day, and a later state of the events is caught up with instead of left alone.
+    `PassOvertaken` where that goes on and on.
     """
-    writer = _Writer(database, asset, institution, type, provenance, replace, alone)
     _ensure_months(database, institution, days)
-    position, tries = days.first, 0
+    position, done, tries = days.first, set[str](), 0
+    types = list(dict.fromkeys(product.type for product in products))
     while position <= days.last:
-        begun = position
+        begun = position, len(done)
         left = DayRange(position, days.last)
-        with passes.opened(database, institution, type, left, provenance) as opened:
-            for result in writer.results(opened, prepare(opened), left):
+        with passes.opened(database, institution, types, left, provenance) as opened:
+            writers_ = [
+                _Writer(database, institution, product, provenance, opened[product.type].erasures)
+                for product in products
+            ]
+            for result in _written(database, opened, writers_, left, done):
                 yield result
-                position = result.day + ONE_DAY
-        tries = tries + 1 if position == begun else 1
+                done.add(result.asset)
+                if len(done) == len(products):
+                    position, done = position + ONE_DAY, set()
+        tries = tries + 1 if (position, len(done)) == begun else 1
         if position <= days.last and tries == TRIES:
-            raise PassOvertaken(institution.id, asset, position, tries)
+            waiting = next(p.asset for p in products if p.asset not in done)
+            raise PassOvertaken(institution.id, waiting, position, tries)
 
 
 class _Overtaken(Exception):
     """What the pass has read is not to be written any more."""
 
 
+class _Stopped(Exception):
+    """A day before this one could not be written."""
+
+
+def _written(
+    database: Database,
+    opened: Mapping[BoardType, Pass],
+    writers_: Sequence[_Writer],
+    days: DayRange,
+    done: set[str],
+) -> Iterator[DayResult]:
+    """Write and yield day by day; ends before the day at which the pass was overtaken.
+
+    `done` of the first day stand already.
+    """
+    prepared = _side_by_side(database, opened, [writer.product for writer in writers_])
+    pending: deque[Future[DayResult]] = deque()
+    stopped = False
+    started = time.perf_counter()
+
+    def write(writer: _Writer, day: PreparedDay) -> DayResult:
+        nonlocal stopped, started
+        if stopped:
+            raise _Stopped
+        try:
+            replaced = writer.write_day(day, days)
+        except BaseException:
+            stopped = True
+            raise
+        now = time.perf_counter()
+        result, started = writer.result(day, replaced, now - started), now
+        return result
+
+    first = days.first
+    with ThreadPoolExecutor(1, thread_name_prefix="boards") as thread:
+        try:
+            for day_of_each in prepared:
+                for writer, day in zip(writers_, day_of_each, strict=True):
+                    if day.source.day == first and writer.product.asset in done:
+                        continue
+                    pending.append(thread.submit(write, writer, day))
+                    while len(pending) > _READY + 1:
+                        yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except _Overtaken:
+            return
+        except Exception:
+            # What was ready before is written, unless it is what has failed.
+            while pending:
+                try:
+                    result = pending.popleft().result()
+                except Exception:
+                    break
+                yield result
+            raise
+        finally:
+            stopped = True
+
+
+def _side_by_side(
+    database: Database, opened: Mapping[BoardType, Pass], products: Sequence[Product]
+) -> Iterator[tuple[PreparedDay, ...]]:
+    """Each day of each product; products of one type share the ranked boards of a day."""
+    shared = {
+        type: iter(tee(pass_.days, sum(product.type is type for product in products)))
+        for type, pass_ in opened.items()
+    }
+    return zip(
+        *(
+            product.prepare(
+                database, replace(opened[product.type], days=next(shared[product.type]))
+            )
+            for product in products
+        ),
+        strict=True,
+    )
+
+
 @dataclass(frozen=True)
 class _Writer:
-    """Writes the days of one pass after the other."""
+    """Writes the days of one product, as long as no more than `erasures` students are erased."""
 
     database: Database
-    asset: str
     institution: Institution
-    type: BoardType
+    product: Product
     provenance: Provenance
-    replace: Replace
-    alone: bool
+    erasures: int
 
-    def results(
-        self, opened: Pass, prepared_days: Iterable[PreparedDay], days: DayRange
-    ) -> Iterator[DayResult]:
-        """Write and yield day by day; ends before the day at which the pass was overtaken."""
-        started = time.perf_counter()
-        for prepared in prepared_days:
-            try:
-                try:
-                    replaced = self._write_day(opened, prepared)
-                except psycopg.errors.CheckViolation:
-                    # The institution was moved into a subtree of its own since its months were
-                    # made.
-                    _ensure_months(self.database, self.institution, days)
-                    replaced = self._write_day(opened, prepared)
-            except _Overtaken:
-                return
-            now = time.perf_counter()
-            yield self._result(prepared, replaced, now - started)
-            started = now
-
-    def _write_day(self, opened: Pass, prepared: PreparedDay) -> Replaced | None:
+    def write_day(self, prepared: PreparedDay, days: DayRange) -> Replaced | None:
         """What was written; None where a later state of the events already stands."""
-        day = prepared.source.day
+        try:
+            return self._write_day(prepared)
+        except psycopg.errors.CheckViolation:
+            # The institution was moved into a subtree of its own since its months were made.
+            _ensure_months(self.database, self.institution, days)
+            return self._write_day(prepared)
+
+    def _write_day(self, prepared: PreparedDay) -> Replaced | None:
+        day, product = prepared.source.day, self.product
         with self.database.transaction() as connection:
-            wait = writers.write_alone if self.alone else writers.write_beside_others
+            wait = writers.write_alone if product.alone else writers.write_beside_others
             wait(connection, self.institution)
             # Asked after the wait: it may have been for an erasure.
-            if writers.erasures(connection, self.institution) != opened.erasures:
+            if writers.erasures(connection, self.institution) != self.erasures:
                 raise _Overtaken
             claimed = ledger.claim(
                 connection,
                 self.institution,
-                self.asset,
+                product.asset,
                 day,
                 through_revision=prepared.source.through_revision,
                 boards=prepared.rows,
@@ -133,20 +224,19 @@ class _Writer:
                 code_version=self.provenance.code_version,
             )
             if claimed:
-                replaced = self.replace(
-                    connection, self.institution, self.type, day, prepared.columns()
+                replaced = product.replace(
+                    connection, self.institution, product.type, day, prepared.columns()
                 )
                 months = {day, *replaced.other_months}
-                raise_versions(connection, self.institution, ((self.type, m) for m in months))
+                raise_versions(connection, self.institution, ((product.type, m) for m in months))
                 return replaced
-            if self.alone:
+            if product.alone:
                 # Whoever wrote that later state has not done what this run was started for.
                 raise _Overtaken
             return None
 
-    def _result(
-        self, prepared: PreparedDay, replaced: Replaced | None, seconds: float
-    ) -> DayResult:
+    def result(self, prepared: PreparedDay, replaced: Replaced | None, seconds: float) -> DayResult:
+        """What is told of a day after its commit."""
         done = replaced or Replaced(0)
         archived = {
             "archived_kept": done.archived_kept,
@@ -158,13 +248,15 @@ class _Writer:
             numbers |= archived
         return DayResult(
             self.institution.id,
-            self.asset,
+            self.product.asset,
             prepared.source.day,
             rows=prepared.rows,
             written=done.written,
             seconds=seconds,
             numbers=numbers,
             superseded=replaced is None,
+            through_revision=prepared.source.through_revision,
+            watermark=prepared.source.watermark,
             **archived,
         )
 

@@ -57,9 +57,9 @@ def archive_check(partitions: MultiPartitionsDefinition) -> ArchiveCheck:
                 asset=ARCHIVE,
                 description=(
                     "Every snapshot that is marked ARCHIVED has one copy in the archive with an "
-                    "equal hash, none that is ACTIVE has one, and every copy has its original or "
-                    "an entry of a purge or an import. After a sweep on the days that it moved; "
-                    "run alone, on everything the institution has."
+                    "equal hash and content, none that is ACTIVE has one, and every copy has its "
+                    "original or an entry of a purge or an import. After a sweep on the days "
+                    "that it moved; run alone, on everything the institution has."
                 ),
                 partitions_def=partitions,
             )

@@ -45,6 +45,9 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         )
         for part in (self.run_storage, self.event_log_storage, self.schedule_storage):
             part.optimize_for_webserver(_NO_TIMEOUT, _RECYCLE_SECONDS, _OVERFLOW)
+            # A connection that was lost while nobody used it is made anew instead of failing the
+            # run whose event it is to write.
+            cast(Any, part)._engine.pool._pre_ping = True
 
     @classmethod
     def from_config_value(

@@ -16,8 +16,9 @@ from lb_pipelines.core.distribution import pack_all
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.ranking import Int32, Int64, rank
+from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Connection
-from lb_pipelines.db.repositories import aggregates, directory
+from lb_pipelines.db.repositories import aggregates, directory, totals
 from lb_pipelines.db.repositories.reading import NamedBoard, StoredBoard
 from lb_pipelines.service.results import Entry
 
@@ -118,11 +119,12 @@ def whole_board(
     ranking = rank(
         np.zeros(len(members), np.int32), members, points[members], institution.rank_method
     )
+    everybody = ranking.top(len(members))
     return WholeBoard(
-        students.keys[ranking.members],
-        students.ids.take(ranking.members).to_pylist(),
-        ranking.points,
-        ranking.ranks,
+        students.keys[everybody.members],
+        students.ids.take(everybody.members).to_pylist(),
+        everybody.points,
+        everybody.ranks,
         next(iter(pack_all(ranking)), b""),
     )
 
@@ -136,7 +138,7 @@ def _parts(
 ) -> Iterator[Part]:
     """What to add and take away so that the sums of the window remain: the way that reads least."""
     if len(window) > _DAYS_OF_A_TOTAL:
-        past = _Past(connection, institution, window.last)
+        past = _Past(connection, institution, board.type, window.last)
         if past.first_day is not None and past.first_day > window.first:
             window = DayRange(min(past.first_day, window.last), window.last)
         end, begin = past.nearest(window.last + ONE_DAY), past.nearest(window.first)
@@ -159,16 +161,18 @@ def _days(
 class _Past:
     """The aggregated days through a last one, and the stored totals that sum them as they are."""
 
-    def __init__(self, connection: Connection, institution: Institution, last: date) -> None:
+    def __init__(
+        self, connection: Connection, institution: Institution, type: BoardType, last: date
+    ) -> None:
         states = aggregates.states(connection, institution, last)
         self.first_day = states[0].day if states else None
         self._through: dict[date, int] = {}
-        highest, totals = 0, aggregates.stored_totals(connection, institution)
+        highest, stored = 0, totals.stored(connection, institution, type)
         for state in states:
             highest = max(highest, state.revision)
             self._through[state.day + ONE_DAY] = highest
         self._totals = sorted(
-            before for before, through in totals.items() if self._through.get(before) == through
+            before for before, through in stored.items() if self._through.get(before) == through
         )
 
     def nearest(self, cut: date) -> date:
@@ -187,9 +191,7 @@ class _Past:
     ) -> Iterator[Part]:
         """The sums of all days before `cut`: those before `total`, and the days between."""
         if total in self._totals:
-            stored = aggregates.total_before(
-                connection, institution, board.type, total, self._through[total]
-            )
+            stored = totals.sums(connection, institution, board.type, total, self._through[total])
             assert stored is not None
             yield (sign, *stored)
         if total < cut:

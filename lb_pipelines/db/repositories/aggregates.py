@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -15,8 +15,14 @@ from lb_pipelines.core.periods import DayRange, instants_around
 from lb_pipelines.core.ranking import Int64
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import bulk, queries
-from lb_pipelines.db.bulk import POSTGRES_EPOCH_MICROSECONDS, Int4Array, Int8Array
+from lb_pipelines.db.bulk import (
+    POSTGRES_EPOCH_MICROSECONDS,
+    ArrayConnection,
+    Int4Array,
+    Int8Array,
+)
 from lb_pipelines.db.engine import Connection
+from lb_pipelines.db.repositories import totals
 
 # The four keys of a cell, in the order in which cells are sorted.
 KEYS = ("students", "classes", "subjects", "campuses")
@@ -166,7 +172,7 @@ def replace(
     A day without events that had no aggregate changes nothing: revision 0, and totals stay.
     """
     revision = queries.aggregates.replace(
-        _Cursor(connection),
+        ArrayConnection(connection),
         institution_key=institution.key,
         day=day,
         source_rows=read.source_rows,
@@ -178,7 +184,7 @@ def replace(
         **_columns(cells),
     )
     if revision:
-        queries.aggregates.drop_totals(connection, institution_key=institution.key, day=day)
+        totals.drop_after(connection, institution, day)
 
 
 def states(connection: Connection, institution: Institution, last: date) -> list[DayState]:
@@ -193,74 +199,25 @@ def sums_of_days(
     """(day, reference keys, student keys, points, events) of each aggregated day."""
     query = getattr(queries.aggregates, f"cells_of_{type.lower()}")
     rows = query(
-        _Cursor(connection), institution_key=institution.key, first=days.first, last=days.last
+        ArrayConnection(connection),
+        institution_key=institution.key,
+        first=days.first,
+        last=days.last,
     )
     yield from rows
 
 
-def total_before(
-    connection: Connection,
-    institution: Institution,
-    type: BoardType,
-    before: date,
-    through_revision: int,
-) -> tuple[Int64, Int64, Int64, Int64] | None:
-    """(reference keys, student keys, points, events) of a stored total of that very state."""
-    query = getattr(queries.aggregates, f"totals_of_{type.lower()}")
-    row: tuple[Int64, Int64, Int64, Int64] | None = query(
-        _Cursor(connection),
-        institution_key=institution.key,
-        before=before,
-        through_revision=through_revision,
-    )
-    return row
-
-
 def cells_of_days(
     connection: Connection, institution: Institution, days: DayRange
-) -> Iterator[Cells]:
-    """The full cells of each aggregated day."""
-    for row in queries.aggregates.cells(
-        _Cursor(connection), institution_key=institution.key, first=days.first, last=days.last
-    ):
-        yield _cells(row)
-
-
-def stored_totals(connection: Connection, institution: Institution) -> dict[date, int]:
-    """The through_revision of every stored total, by its cut."""
-    return dict(queries.aggregates.stored_totals(connection, institution_key=institution.key))
-
-
-def total(connection: Connection, institution: Institution, before: date) -> Cells:
-    """The full cells of a stored total; raises KeyError where there is none."""
-    row = queries.aggregates.totals(
-        _Cursor(connection), institution_key=institution.key, before=before
-    )
-    if row is None:
-        raise KeyError(before)
-    return _cells(row)
-
-
-def store_total(
-    connection: Connection,
-    institution: Institution,
-    before: date,
-    through_revision: int,
-    cells: Cells,
-) -> None:
-    """Keep the sum of all days before a cut."""
-    queries.aggregates.store_total(
-        _Cursor(connection),
+) -> Iterator[tuple[date, Cells]]:
+    """The cells of each aggregated day, ascending; keys in their narrow type."""
+    for day, *keys, points, events in queries.aggregates.cells(
+        ArrayConnection(connection),
         institution_key=institution.key,
-        before=before,
-        through_revision=through_revision,
-        **_columns(cells),
-    )
-
-
-def _cells(row: Sequence[Any]) -> Cells:
-    *keys, points, events = (column.astype(np.int64, copy=False) for column in row)
-    return Cells(np.stack(keys), points, events)
+        first=days.first,
+        last=days.last,
+    ):
+        yield day, Cells(np.stack(keys), points, events)
 
 
 def _columns(cells: Cells) -> dict[str, Any]:
@@ -269,13 +226,3 @@ def _columns(cells: Cells) -> dict[str, Any]:
         "points": Int8Array(cells.points),
         "events": Int4Array(cells.events),
     }
-
-
-class _Cursor:
-    """A connection to aiosql's eyes, whose cursors speak NumPy arrays."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def cursor(self, *_: Any, **__: Any) -> Any:
-        return bulk.array_cursor(self._connection)

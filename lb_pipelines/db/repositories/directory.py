@@ -6,22 +6,22 @@ an erased student has a pseudonym for an id and keeps the old place (`lb.student
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from lb_pipelines.core.enrolment import ALWAYS, NEVER, Enrolment, merge
+from lb_pipelines.core.enrolment import Enrolment
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import Term
 from lb_pipelines.core.ranking import Int32, Int64
-from lb_pipelines.core.sums import pair_codes
 from lb_pipelines.core.timeline import BoardTerms
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import bulk, queries
 from lb_pipelines.db.engine import Connection
-
-_DAYS_1970_TO_2000 = 10_957
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,18 @@ class Index:
         """The ordinal of each key; -1 for a key that is not in the index."""
         if not len(self.keys):
             return np.full(len(keys), -1, np.int32)
-        lowest, highest = int(self.keys.min()), int(self.keys.max())
-        table = np.full(highest - lowest + 2, -1, np.int32)
+        lowest, table = self._table
+        at = keys.astype(np.int64) - lowest
+        at[(at < 0) | (at >= len(table))] = len(table) - 1
+        return table[at]
+
+    @cached_property
+    def _table(self) -> tuple[int, Int32]:
+        """The lowest key, and the ordinal of every key from there on; the last is no key's."""
+        lowest = int(self.keys.min())
+        table = np.full(int(self.keys.max()) - lowest + 2, -1, np.int32)
         table[self.keys - lowest] = np.arange(len(self.keys), dtype=np.int32)
-        inside = (keys >= lowest) & (keys <= highest)
-        return table[np.where(inside, keys - lowest, len(table) - 1)]
+        return lowest, table
 
 
 def students(connection: Connection, institution: Institution) -> Index:
@@ -70,27 +77,45 @@ def boards(
     return index, BoardTerms(terms, own)
 
 
-def enrolment(
+def board_terms(
+    connection: Connection, institution: Institution, type: BoardType, terms: list[Term]
+) -> BoardTerms:
+    """Which term's TERM board each board of one type has."""
+    return boards(connection, institution, type, terms)[1]
+
+
+def enrolments(
     connection: Connection,
     institution: Institution,
-    type: BoardType,
-    boards: Index,
+    boards: Mapping[BoardType, Index],
     students: Index,
-) -> Enrolment:
-    """Who is enrolled on each board, and when."""
-    columns = bulk.read_columns(
-        connection,
-        queries.text(getattr(queries.directory, f"enrolled_of_{type.lower()}")),
-        {"institution_key": institution.key},
-        ("board", "student", "enrolled_on", "withdrawn_on"),
+) -> dict[BoardType, Enrolment]:
+    """Who is enrolled on each board of these types, and when; read once for all."""
+    rows = list(
+        queries.directory.enrolled(
+            bulk.ArrayConnection(connection), institution_key=institution.key
+        )
     )
-    # -infinity and infinity come as the ends of int32.
-    begins, ends = (
-        np.clip(columns[name].astype(np.int64) + _DAYS_1970_TO_2000, ALWAYS, NEVER)
-        for name in ("enrolled_on", "withdrawn_on")
+    of_class, of_subject, of_campus, begins, ends = (
+        np.array(column, np.int64) for column in (list(zip(*rows, strict=True))[:5] or [()] * 5)
     )
-    codes = pair_codes(
-        boards.ordinals(columns["board"].astype(np.int64)),
-        students.ordinals(columns["student"].astype(np.int64)),
-    )
-    return merge(len(boards), codes, begins, ends)
+    taken = [row[5] for row in rows]
+    sizes = np.array([len(part) for part in taken], np.int64)
+    ordinals = students.ordinals(np.concatenate([np.empty(0, np.int32), *taken]))
+    keys = {
+        BoardType.CLASS: of_class,
+        BoardType.SUBJECT: of_subject,
+        BoardType.CAMPUS: of_campus,
+    }
+    found = {}
+    for type, index in boards.items():
+        of = index.ordinals(keys[type])
+        on_board = np.repeat(of >= 0, sizes)
+
+        def spread(values: Int64 | Int32, on_board: NDArray[np.bool_] = on_board) -> Int32:
+            return np.repeat(values.astype(np.int32), sizes)[on_board]
+
+        found[type] = Enrolment(
+            len(index), len(students), spread(of), ordinals[on_board], spread(begins), spread(ends)
+        )
+    return found

@@ -1,4 +1,4 @@
--- Point events read by local day, aggregates of a day, totals before a cut.
+-- Point events read by local day, aggregates of a day.
 
 -- name: first_event(institution_key)$
 SELECT min(occurred_at) FROM lb.student_points WHERE institution_key = :institution_key;
@@ -52,9 +52,6 @@ ON CONFLICT (institution_key, day) DO UPDATE SET
     materialized_at = now()
 RETURNING revision;
 
--- name: drop_totals(institution_key, day)!
-DELETE FROM lb.point_totals WHERE institution_key = :institution_key AND before > :day;
-
 -- name: states(institution_key, last)
 SELECT day, revision, watermark, cells
 FROM lb.point_aggregates
@@ -73,43 +70,6 @@ WHERE institution_key = :institution_key AND day BETWEEN :first AND :last ORDER 
 SELECT day, campuses, students, points, events FROM lb.point_aggregates
 WHERE institution_key = :institution_key AND day BETWEEN :first AND :last ORDER BY day;
 
--- name: totals_of_class(institution_key, before, through_revision)^
-SELECT classes, students, points, events FROM lb.point_totals
-WHERE institution_key = :institution_key AND before = :before
-  AND through_revision = :through_revision;
-
--- name: totals_of_subject(institution_key, before, through_revision)^
-SELECT subjects, students, points, events FROM lb.point_totals
-WHERE institution_key = :institution_key AND before = :before
-  AND through_revision = :through_revision;
-
--- name: totals_of_campus(institution_key, before, through_revision)^
-SELECT campuses, students, points, events FROM lb.point_totals
-WHERE institution_key = :institution_key AND before = :before
-  AND through_revision = :through_revision;
-
 -- name: cells(institution_key, first, last)
-SELECT students, classes, subjects, campuses, points, events FROM lb.point_aggregates
+SELECT day, students, classes, subjects, campuses, points, events FROM lb.point_aggregates
 WHERE institution_key = :institution_key AND day BETWEEN :first AND :last ORDER BY day;
-
--- name: totals(institution_key, before)^
-SELECT students, classes, subjects, campuses, points, events FROM lb.point_totals
-WHERE institution_key = :institution_key AND before = :before;
-
--- name: stored_totals(institution_key)
-SELECT before, through_revision FROM lb.point_totals
-WHERE institution_key = :institution_key ORDER BY before;
-
--- name: store_total(institution_key, before, through_revision, students, classes, subjects, campuses, points, events)!
--- A change of an earlier day that was committed meanwhile makes this total stale before it is
--- written; through_revision lets every reader see that.
-INSERT INTO lb.point_totals AS t (
-    institution_key, before, through_revision, students, classes, subjects, campuses, points,
-    events)
-VALUES (:institution_key, :before, :through_revision, :students, :classes, :subjects, :campuses,
-        :points, :events)
-ON CONFLICT (institution_key, before) DO UPDATE SET
-    through_revision = excluded.through_revision, students = excluded.students,
-    classes = excluded.classes, subjects = excluded.subjects, campuses = excluded.campuses,
-    points = excluded.points, events = excluded.events, materialized_at = now()
-WHERE t.through_revision < excluded.through_revision;

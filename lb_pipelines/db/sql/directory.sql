@@ -18,18 +18,18 @@ WHERE institution_key = :institution_key ORDER BY id;
 SELECT campus_key, NULL, id FROM lb.campuses
 WHERE institution_key = :institution_key ORDER BY id;
 
--- name: enrolled_of_class(institution_key)
-SELECT class_key, student_key, coalesce(enrolled_on, '-infinity'), coalesce(withdrawn_on, 'infinity')
-FROM lb.enrollments WHERE institution_key = :institution_key;
-
--- name: enrolled_of_subject(institution_key)
-SELECT c.subject_key, e.student_key, coalesce(e.enrolled_on, '-infinity'),
-       coalesce(e.withdrawn_on, 'infinity')
-FROM lb.enrollments e JOIN lb.classes c USING (institution_key, class_key)
-WHERE e.institution_key = :institution_key;
-
--- name: enrolled_of_campus(institution_key)
-SELECT coalesce(e.campus_key, c.campus_key), e.student_key,
-       coalesce(e.enrolled_on, '-infinity'), coalesce(e.withdrawn_on, 'infinity')
-FROM lb.enrollments e JOIN lb.classes c USING (institution_key, class_key)
-WHERE e.institution_key = :institution_key AND coalesce(e.campus_key, c.campus_key) IS NOT NULL;
+-- name: enrolled(institution_key)
+-- Days counted from 1970; those who begin and end together come as one array.
+SELECT e.class_key, c.subject_key, coalesce(e.campus_key, c.campus_key, 0), e.begins, e.ends,
+       e.students
+FROM (
+    SELECT class_key, campus_key, coalesce(enrolled_on - date '1970-01-01', -(2 ^ 30)::integer)
+               AS begins,
+           coalesce(withdrawn_on - date '1970-01-01', (2 ^ 30)::integer) AS ends,
+           array_agg(student_key) AS students
+    FROM lb.enrollments
+    WHERE institution_key = :institution_key
+    GROUP BY class_key, campus_key, enrolled_on, withdrawn_on
+) AS e
+JOIN lb.classes c USING (class_key)
+WHERE c.institution_key = :institution_key;

@@ -1,0 +1,86 @@
+"""Several pieces of work side by side in threads, what they yield in one stream.
+
+While one institution's rows are on their way into PostgreSQL, another's are ranked: NumPy, Arrow
+and the wait for the database leave the interpreter to the other threads. Nothing here knows what
+the work is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from queue import Queue
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+Name = TypeVar("Name")
+
+# Results that wait to be taken; each is a few numbers.
+_WAITING = 64
+
+
+@dataclass(frozen=True)
+class Yielded(Generic[Name, T]):
+    """One thing that a piece of work has yielded."""
+
+    name: Name
+    value: T
+
+
+@dataclass(frozen=True)
+class Ended(Generic[Name]):
+    """A piece of work has come to its end, or to an `error`."""
+
+    name: Name
+    error: Exception | None = None
+
+
+def side_by_side(
+    work: Mapping[Name, Callable[[], Iterator[T]]], threads: int
+) -> Iterator[Yielded[Name, T] | Ended[Name]]:
+    """Do all the work, begun in the order of the mapping, so many pieces of it at a time.
+
+    Of each piece everything comes in its order, `Ended` last. Whoever stops taking stops the work:
+    each piece in progress is closed at its next result.
+    """
+    results: Queue[Yielded[Name, T] | Ended[Name]] = Queue(_WAITING)
+    begin, left = threading.Lock(), iter(work.items())
+    stopped = threading.Event()
+
+    def work_on() -> None:
+        while not stopped.is_set():
+            with begin:
+                piece = next(left, None)
+            if piece is None:
+                return
+            name, start = piece
+            error = None
+            try:
+                for value in start():
+                    results.put(Yielded(name, value))
+                    if stopped.is_set():
+                        return
+            except Exception as raised:
+                error = raised
+            results.put(Ended(name, error))
+
+    workers = [
+        threading.Thread(target=work_on, name=f"institutions-{number}", daemon=True)
+        for number in range(min(threads, len(work)))
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        for _ in range(len(work)):
+            while not isinstance(result := results.get(), Ended):
+                yield result
+            yield result
+    finally:
+        stopped.set()
+        # What is full is emptied, so that nobody waits to put a last result.
+        while any(worker.is_alive() for worker in workers):
+            while not results.empty():
+                results.get_nowait()
+            for worker in workers:
+                worker.join(0.02)
