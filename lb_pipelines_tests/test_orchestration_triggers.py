@@ -162,6 +162,7 @@ def test_those_with_one_midnight_come_to_lie_side_by_side(clockwork: Clockwork) 
     run = clockwork.submit(requests[0], DagsterRunStatus.STARTED)  # type: ignore[arg-type]
     assert clockwork.tick_institutions() == "The 6 active institutions are the partitions."
     clockwork.instance.delete_run(run.run_id)
+    assert clockwork.tick_institutions() == ["a"]
     assert clockwork.tick_institutions() == ["a", "c", "e", "b", "d", "f"]
     assert clockwork.tick_institutions() == "The 6 active institutions are the partitions."
     assert asked(clockwork.tick_daily()) == [rectangle("2024-03-20", "2024-03-20", "a", "e")]

@@ -88,7 +88,8 @@ def institutions_sensor(status: DefaultSensorStatus, now: Clock = utc_now) -> Se
 
 
 def _side_by_side(order: Sequence[str], wanted: Sequence[str]) -> SensorResult:
-    """Let institutions leave and join again, from the first that is not where it should be.
+    """Let institutions leave, from the first that is not where it should be; the next tick finds
+    them new and lets them join in their order, for Dagster takes no key out and in at once.
 
     Only while no run is queued or at work, for a run over a range of institutions takes those that
     lie in it when it begins. What was materialized stays, as with every partition that leaves.
@@ -98,12 +99,11 @@ def _side_by_side(order: Sequence[str], wanted: Sequence[str]) -> SensorResult:
     )
     return SensorResult(
         skip_reason=SkipReason(
-            f"{len(wanted) - right} institutions leave and join again, so that those with the same "
-            "midnight lie side by side and share a run."
+            f"{len(wanted) - right} institutions leave, and join again with the next tick: so that "
+            "those with the same midnight lie side by side and share a run."
         ),
         dynamic_partitions_requests=[
             institution_partitions.build_delete_request(list(order[right:])),
-            institution_partitions.build_add_request(list(wanted[right:])),
         ],
     )
 
