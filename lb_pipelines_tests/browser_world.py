@@ -97,7 +97,7 @@ def started(database: Database, home: Path) -> Iterator[World]:
         subjects=6,
         campuses=3,
         days=80,
-        events_per_day=400,
+        events_per_day=1_000,  # So that no day of anybody's is without.
     )
     district.generate(database, spec)
     with database.transaction() as connection:

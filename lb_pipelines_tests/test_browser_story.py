@@ -95,7 +95,7 @@ def open_the_run_of_a_sensor(person: Person) -> None:
 
 
 def test_first_start(person: Person, world: World) -> None:
-    """Everybody's last 14 days are there: a green dot a day, three institutions under it."""
+    """Everybody's last 14 days are there: a green dot a day, for all three institutions."""
     assert "the last 14 days, by Dagster in 1 run(s), 1 good" in world.said
     person.go_to("Catalog")
     for asset in (*DAILY_ASSETS, ARCHIVE):

@@ -15,7 +15,7 @@ partitions that were planned and not recorded.
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date
@@ -131,7 +131,7 @@ def leaderboards(
             else None,
             now=now,
         )
-        yield from work.run(keys_of_run(context, leaderboard_partitions(start_day)))
+        yield from work.run(days_by_institution(keys_of_run(context)))
 
     return _leaderboards
 
@@ -174,10 +174,9 @@ class _Work:
     # (asset, partition key) that need not be done again.
     _kept: AbstractSet[tuple[str, str]] = frozenset()
 
-    def run(self, keys: Sequence[str]) -> Iterator[Event]:
+    def run(self, days: Mapping[str, Sequence[DayRange]]) -> Iterator[Event]:
         """Work through all institutions; at the end raise `Failure` naming those that failed."""
-        yield from self._keep(set(keys))
-        days = days_by_institution(keys)
+        yield from self._keep()
         failed = []
         for institution_id, ranges in days.items():
             try:
@@ -291,7 +290,7 @@ class _Work:
             asset.name, result.day, institution.id, asset.outcome(result), metadata
         )
 
-    def _keep(self, wanted: AbstractSet[str]) -> Iterator[AssetMaterialization]:
+    def _keep(self) -> Iterator[AssetMaterialization]:
         """Find what need not be done, because an earlier try of this run has recorded it, or a
         run that this one resumes ("re-execute from failure").
 
@@ -305,6 +304,7 @@ class _Work:
         for run_id in _resumed_runs(self.context):
             earlier |= _recorded_by(self.context.instance, run_id)
         selected = {asset.name for asset in self.assets}
+        wanted = set(keys_of_run(self.context))
         again = {
             (name, key): metadata
             for (name, key), metadata in earlier.items()
