@@ -158,8 +158,7 @@ def leaderboards(
             now=now,
             retries=retries,
         )
-        keys = keys_of_run(context, leaderboard_partitions(start_day))
-        yield from recorded(context, work.run(keys))
+        yield from recorded(context, work.run(keys_of_run(context)))
 
     return _leaderboards
 
