@@ -39,6 +39,7 @@ setup(
             "import-linter",
             "mypy",
             "pandas-stubs",
+            "playwright",  # Drives the installed Chromium; brings none of its own.
             "pytest",
             "pytest-xdist",
             "redis",

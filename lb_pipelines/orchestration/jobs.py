@@ -53,7 +53,8 @@ def daily_leaderboards_job() -> UnresolvedAssetJobDefinition:
         description=(
             "Aggregates, snapshots and trends of any days and institutions. The daily schedule "
             "starts it after each institution's midnight, the late-events sensor for days whose "
-            "events have changed; for past days, start a backfill of it."
+            "events have changed; past days are best materialized from the catalog, for a backfill "
+            "from there can be re-executed from failure."
         ),
         tags={WORK_TAG: "daily"},
     )

@@ -53,15 +53,15 @@ def split_key(key: str) -> tuple[date, str]:
     return date.fromisoformat(day), institution_id
 
 
-def keys_of_run(context: AssetExecutionContext, definition: MultiPartitionsDefinition) -> list[str]:
+def keys_of_run(context: AssetExecutionContext) -> list[str]:
     """The partition keys that a run is about, from the range in its tags where there is one.
 
     Dagster's own `partition_keys` asks the tags of single dimensions first. Those a backfill from a
     job's page puts on each of its runs as they are for the first partition of the whole backfill:
     every run would make that partition alone, and all would be counted as done.
     """
-    tags = context.run.tags
-    if RANGE_START_TAG not in tags or RANGE_END_TAG not in tags:
+    definition, tags = context.assets_def.partitions_def, context.run.tags
+    if not (isinstance(definition, MultiPartitionsDefinition) and RANGE_START_TAG in tags):
         return list(context.partition_keys)
     first, last = (
         definition.get_partition_key_from_str(tags[tag]) for tag in (RANGE_START_TAG, RANGE_END_TAG)

@@ -1,9 +1,9 @@
 """The op that makes all assets of boards: composed of the families, one order of work for all.
 
-It goes institution by institution, and for each through aggregates, all snapshots and all trends,
-a contiguous range of days in one pass; then through the archive, whose failures are its own. One
-op rather than one a family, because Dagster skips everything behind a step that fails: here an
-institution that fails takes down nothing but itself.
+It goes through the institutions, two at a time, and for each through aggregates, all snapshots and
+all trends, a contiguous range of days in one pass; then through the archive, whose failures are its
+own (`institution_work`). One op rather than one a family, because Dagster skips everything behind a
+step that fails: here an institution that fails takes down nothing but itself.
 
 One run at a time works on an institution: where another one does, the others come first. What a
 lost connection or a lost race has ended is tried again after all others, bad data is not.
@@ -19,19 +19,16 @@ made, and its institution counts as failed. A wrong day of aggregates holds up a
 """
 
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import date
-from itertools import groupby
 
 from dagster import (
     AssetCheckEvaluation,
     AssetExecutionContext,
     AssetKey,
     AssetMaterialization,
-    AssetObservation,
     AssetsDefinition,
     BackfillPolicy,
     Backoff,
@@ -45,37 +42,31 @@ from dagster import (
     multi_asset,
 )
 
-from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import ONE_DAY, DayRange, contiguous_ranges, local_day
+from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
-from lb_pipelines.db.repositories import institutions, writers
-from lb_pipelines.errors import InvalidPartition, WrongBoards
-from lb_pipelines.materialize import aggregates, writing
-from lb_pipelines.materialize.results import DayResult, Provenance
-from lb_pipelines.materialize.verifying import EventSums
+from lb_pipelines.materialize.concurrently import Yielded, side_by_side
 from lb_pipelines.orchestration.archive_checks import (
     ArchiveCheck,
     archive_check,
-    evaluate_all,
-    evaluate_moved,
 )
-from lb_pipelines.orchestration.assets import archive
 from lb_pipelines.orchestration.assets.aggregates import point_aggregates
-from lb_pipelines.orchestration.assets.archive import ARCHIVE, ArchivedDay, archived_snapshots
+from lb_pipelines.orchestration.assets.archive import ARCHIVE, archived_snapshots
 from lb_pipelines.orchestration.assets.family import (
-    BoardProduct,
     LeaderboardAsset,
     Metadata,
-    Order,
 )
-from lb_pipelines.orchestration.assets.pages import day_metadata
+from lb_pipelines.orchestration.assets.institution_work import (
+    AtWork,
+    InstitutionWork,
+    Said,
+    materialization,
+)
 from lb_pipelines.orchestration.assets.snapshots import board_snapshots
 from lb_pipelines.orchestration.assets.trends import board_trends
 from lb_pipelines.orchestration.checks import (
     PartitionCheck,
     blocks,
-    evaluate,
     partition_checks,
 )
 from lb_pipelines.orchestration.clock import Clock, utc_now
@@ -100,8 +91,8 @@ LEADERBOARDS = "leaderboards"
 RETRIES = RetryPolicy(max_retries=3, delay=5, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
 _RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
 _SECONDS_BETWEEN_LOOKS = 1.0
-_REMARKS = 10
-"""What an institution's partitions are remarked on is told of this many; more are counted."""
+INSTITUTIONS_AT_ONCE = 2
+"""While PostgreSQL takes the rows of one institution, another one's boards are ranked."""
 
 Event = Recordable | Output[None]
 
@@ -158,14 +149,9 @@ def leaderboards(
             now=now,
             retries=retries,
         )
-        keys = keys_of_run(context, leaderboard_partitions(start_day))
-        yield from recorded(context, work.run(keys))
+        yield from recorded(context, work.run(keys_of_run(context)))
 
     return _leaderboards
-
-
-class _AtWork(Exception):
-    """Another run works on the institution."""
 
 
 @dataclass
@@ -182,11 +168,8 @@ class _Work:
     now: Clock
     retries: RetryPolicy
     sleep: Callable[[float], None] = time.sleep
-    # Where the institution at hand has got to, for the report should it fail.
-    _where: str = ""
     # (asset, partition key) that need not be done again.
     _kept: set[tuple[str, str]] = field(default_factory=set)
-    _remarks: list[str] = field(default_factory=list)
     _log: RunLog = field(init=False)
 
     def run(self, keys: Sequence[str]) -> Iterator[Event]:
@@ -218,195 +201,57 @@ class _Work:
     ) -> Generator[Event, None, dict[str, Failed]]:
         """Work through institutions once, each when no other run does; those that failed."""
         failed = {}
-        waiting, passed_over = deque(days), 0
+        waiting: Sequence[str] = list(days)
         while waiting:
-            id = waiting.popleft()
-            try:
-                yield from self._institution(id, days[id])
-            except _AtWork:
-                self._log.waits(id)
-                waiting.append(id)
-                passed_over += 1
-                if passed_over >= len(waiting):
-                    self.sleep(_SECONDS_BETWEEN_LOOKS)
-                    passed_over = 0
-                continue
-            except Exception as error:
-                failed[id] = Failed(id, self._where, error)
-                (self.context.log.warning if failed[id].transient else self.context.log.error)(
-                    failed[id].told
-                )
-                self._log.ends(id, "failed")
-            passed_over = 0
+            work = {id: self._institution(id, days[id]) for id in waiting}
+            at_work = []
+            for done in side_by_side(
+                {id: one.events for id, one in work.items()}, INSTITUTIONS_AT_ONCE
+            ):
+                id, one = done.name, work[done.name]
+                if isinstance(done, Yielded):
+                    yield from self._told(id, done.value)
+                elif done.error is None:
+                    self._log.ends(id, one.done)
+                elif isinstance(done.error, AtWork):
+                    self._log.waits(id)
+                    at_work.append(id)
+                else:
+                    failed[id] = Failed(id, one.where, done.error)
+                    (self.context.log.warning if failed[id].transient else self.context.log.error)(
+                        failed[id].told
+                    )
+                    self._log.ends(id, "failed")
+            if at_work == waiting:
+                self.sleep(_SECONDS_BETWEEN_LOOKS)
+            waiting = at_work
         return failed
 
-    def _institution(self, institution_id: str, ranges: Sequence[DayRange]) -> Iterator[Event]:
-        self._where = "its settings"
-        with self.database.transaction() as connection:
-            institution = institutions.find_active(connection, institution_id)
-        with writers.one_run(self.database, institution) as mine:
-            if not mine:
-                raise _AtWork
-            yield from self._days(institution, ranges)
-
-    def _days(self, institution: Institution, ranges: Sequence[DayRange]) -> Iterator[Event]:
-        started, partitions, rows, written = time.perf_counter(), 0, 0, 0
-        self._remarks = []
-        today = local_day(self.now(), institution.zone)
-        order = Order(Provenance(run_id=self.context.run.run_id), today, self.config)
-        over, not_over = _split_by_closing(ranges, today - ONE_DAY)
-        wrong = _WrongDays()
-        for days in over:
-            events = EventSums(self.database, institution, days)
-            for _, phase in groupby(self.assets, key=lambda asset: asset.spec.group_name):
-                parts = [(asset, list(wrong.spared(asset, days))) for asset in phase]
-                for asset, result in self._made(parts, institution, order):
-                    partitions, rows = partitions + 1, rows + result.rows
-                    written += result.written
-                    yield self._seen(asset, institution, result)
-                    self._log.did(institution.id, f"{asset.name} of {result.day}")
-                for asset, of_asset in parts:
-                    for part in of_asset:
-                        for verdict in self._verdicts(asset.spec.key, institution, part, events):
-                            wrong.note(verdict)
-                            yield verdict
-            made = {asset.spec.key for asset in self.assets}
-            for key in dict.fromkeys(check.spec.asset_key for check in self.checks):
-                if key not in made:
-                    yield from self._verdicts(key, institution, days, events, made=False)
-        for days in over:
-            for part in wrong.spared(self.archive, days):
-                yield from self._archive(institution, part, order)
-        for remark in self._remarks[:_REMARKS]:
-            self.context.log.warning(remark)
-        if more := self._remarks[_REMARKS:]:
-            self.context.log.warning(f"{institution.id}: {len(more):,} more days like these")
-        if wrong:
-            self._where = "its checks"
-            raise WrongBoards(str(wrong))
-        if not_over:
-            self._where = _spoken(not_over)
-            raise InvalidPartition(
-                f"{_spoken(not_over)} is not over yet at {institution.id} ({institution.zone})",
-                "Materialize it after midnight there; the daily schedule does",
-            )
-        seconds = time.perf_counter() - started
-        self._log.ends(
-            institution.id,
-            f"{_spoken(over)}, {partitions:,} partitions, {rows:,} rows"
-            f" ({written:,} new or changed) in {seconds:.1f} s",
+    def _institution(self, id: str, ranges: Sequence[DayRange]) -> InstitutionWork:
+        return InstitutionWork(
+            institution_id=id,
+            ranges=ranges,
+            run_id=self.context.run.run_id,
+            config=self.config,
+            database=self.database,
+            assets=self.assets,
+            archive=self.archive,
+            moves=self.config.moves(self.context.run.tags),
+            checks=self.checks,
+            completeness=self.completeness,
+            now=self.now,
+            kept=self._kept,
         )
 
-    def _archive(self, institution: Institution, days: DayRange, order: Order) -> Iterator[Event]:
-        """Sweep, or show what a sweep would do; and see that originals and copies agree."""
-        if self.archive is not None and not self.config.moves(self.context.run.tags):
-            self._where = f"the plan of {ARCHIVE}"
-            lines = archive.plan(self.database, institution, days, order)
-            for line in lines:
-                if line.rows or line.held or line.restored:
-                    self.context.log.info(archive.plan_spoken(line))
-            yield AssetObservation(
-                asset_key=ARCHIVE,
-                partition=partition_key(days.last, institution.id),
-                description=f"{ARCHIVE} of {institution.id} on {days.last}: dry run",
-                metadata=archive.plan_shown(lines),
-            )
-        elif self.archive is not None:
-            for result in self._asset(self.archive, institution, days, order):
-                assert isinstance(result, ArchivedDay)
-                yield self._seen(self.archive, institution, result)
-                if self.completeness is not None:
-                    self._where = f"the check of {ARCHIVE}"
-                    yield from evaluate_moved(self.completeness, self.database, institution, result)
-        elif self.completeness is not None:
-            self._where = f"the check of {ARCHIVE}"
-            yield from evaluate_all(self.completeness, self.database, institution, days)
-
-    def _made(
-        self,
-        parts: Sequence[tuple[LeaderboardAsset, Sequence[DayRange]]],
-        institution: Institution,
-        order: Order,
-    ) -> Iterator[tuple[LeaderboardAsset, DayResult]]:
-        """What these assets make of these days, boards of equal days in one pass."""
-        together: dict[tuple[DayRange, ...], list[LeaderboardAsset]] = defaultdict(list)
-        for asset, of_asset in parts:
-            if isinstance(asset.making, BoardProduct):
-                days = (day for part in of_asset for day in part)
-                together[tuple(self._wanted(asset, institution, days))].append(asset)
-            else:
-                for part in of_asset:
-                    for result in self._asset(asset, institution, part, order):
-                        yield asset, result
-        for ranges, assets in together.items():
-            for part in ranges:
-                yield from self._boards(assets, institution, part, order)
-
-    def _boards(
-        self,
-        assets: Sequence[LeaderboardAsset],
-        institution: Institution,
-        part: DayRange,
-        order: Order,
-    ) -> Iterator[tuple[LeaderboardAsset, DayResult]]:
-        products = [
-            asset.making.of(order) for asset in assets if isinstance(asset.making, BoardProduct)
-        ]
-        coming = ((asset, day) for day in part for asset in assets)
-        asset, day = next(coming)
-        self._where = f"{asset.name} of {day}"
-        for result in writing.write(self.database, institution, products, part, order.provenance):
-            yield asset, result
-            asset, day = next(coming, (asset, day))
-            self._where = f"{asset.name} of {day}"
-
-    def _asset(
-        self, asset: LeaderboardAsset, institution: Institution, days: DayRange, order: Order
-    ) -> Iterator[DayResult]:
-        assert not isinstance(asset.making, BoardProduct)
-        for part in self._wanted(asset, institution, days):
-            self._where = f"{asset.name} of {part.first}"
-            for result in asset.making(self.database, institution, part, order):
-                yield result
-                self._where = f"{asset.name} of {min(result.day + ONE_DAY, part.last)}"
-
-    def _wanted(
-        self, asset: LeaderboardAsset, institution: Institution, days: Iterable[date]
-    ) -> list[DayRange]:
-        """The days of an asset that are still to be made."""
-        return contiguous_ranges(
-            day for day in days if (asset.name, _key(day, institution)) not in self._kept
-        )
-
-    def _verdicts(
-        self,
-        asset: AssetKey,
-        institution: Institution,
-        days: DayRange,
-        events: EventSums,
-        *,
-        made: bool = True,
-    ) -> Iterator[AssetCheckEvaluation]:
-        """What the checks of an asset that are asked for say of some days."""
-        self._where = f"the checks of {asset.to_user_string()} of {_spoken([days])}"
-        yield from evaluate(
-            [check for check in self.checks if check.spec.asset_key == asset],
-            self.database,
-            institution,
-            days,
-            events,
-            made=made,
-        )
-
-    def _seen(
-        self, asset: LeaderboardAsset, institution: Institution, result: DayResult
-    ) -> AssetMaterialization:
-        metadata = day_metadata(asset, self.database, institution, result, self._remarks.append)
-        self._remarks += asset.remarks(result)
-        self._kept.add((asset.name, _key(result.day, institution)))
-        return _materialization(
-            asset.name, result.day, institution.id, asset.outcome(result), metadata
-        )
+    def _told(self, id: str, event: Recordable | Said) -> Iterator[Event]:
+        """What is for Dagster's record; what is for the log is said."""
+        if isinstance(event, Said):
+            self.context.log.log(event.level, event.text)
+            return
+        yield event
+        if isinstance(event, AssetMaterialization) and event.asset_key != AssetKey(ARCHIVE):
+            day, _ = split_key(str(event.partition))
+            self._log.did(id, f"{event.asset_key.to_user_string()} of {day}")
 
     def _keep(self, wanted: AbstractSet[str]) -> Iterator[AssetMaterialization]:
         """Find what need not be done, because an earlier try of this run has recorded it, or a
@@ -430,7 +275,7 @@ class _Work:
         self._kept = {*recorded, *again}
         for (name, key), metadata in again.items():
             day, institution_id = split_key(key)
-            yield _materialization(
+            yield materialization(
                 name, day, institution_id, "kept from the run resumed here", metadata
             )
         if again:
@@ -464,44 +309,6 @@ class _Work:
         if len(days) == 1:
             tags["leaderboards/institution"] = next(iter(days))
         self.context.instance.add_run_tags(self.context.run.run_id, tags)
-
-
-class _WrongDays:
-    """The days of an institution that blocking checks have found wrong, and what that holds up."""
-
-    def __init__(self) -> None:
-        self._names: dict[tuple[str, date], list[str]] = defaultdict(list)
-        self._held: dict[AssetKey, set[date]] = defaultdict(set)
-
-    def __bool__(self) -> bool:
-        return bool(self._names)
-
-    def __str__(self) -> str:
-        return "; ".join(
-            f"{asset} of {day} ({', '.join(names)})" for (asset, day), names in self._names.items()
-        )
-
-    def note(self, verdict: AssetCheckEvaluation) -> None:
-        """Remember the day of a verdict that blocks."""
-        if blocks(verdict):
-            day, _ = split_key(str(verdict.partition))
-            self._names[verdict.asset_key.to_user_string(), day].append(verdict.check_name)
-            self._held[verdict.asset_key].add(day)
-
-    def spared(self, asset: LeaderboardAsset | None, days: DayRange) -> list[DayRange]:
-        """Of these days those of which the asset may be made; what it may not holds up in turn
-        what depends on it.
-        """
-        if asset is None or not self._names:
-            return [days]
-        held: set[date] = set()
-        for dep in asset.spec.deps:
-            on = self._held[dep.asset_key]
-            # Every window from a wrong day of aggregates on holds it.
-            later = on and dep.asset_key == AssetKey(aggregates.ASSET)
-            held |= {day for day in days if day >= min(on)} if later else on
-        self._held[asset.spec.key] |= held
-        return contiguous_ranges(day for day in days if day not in held)
 
 
 def _recorded_by(instance: DagsterInstance, run_id: str) -> dict[tuple[str, str], Metadata]:
@@ -541,40 +348,3 @@ def _resumed_runs(context: AssetExecutionContext) -> Iterator[str]:
             return
         yield parent
         run = context.instance.get_run_by_id(parent)
-
-
-def _split_by_closing(
-    ranges: Sequence[DayRange], last_closed: date
-) -> tuple[list[DayRange], list[DayRange]]:
-    """Ranges of days that are over, and of days that are not."""
-    days = [day for days in ranges for day in days]
-    return (
-        contiguous_ranges(day for day in days if day <= last_closed),
-        contiguous_ranges(day for day in days if day > last_closed),
-    )
-
-
-def _key(day: date, institution: Institution) -> str:
-    return str(partition_key(day, institution.id))
-
-
-def _spoken(ranges: Sequence[DayRange]) -> str:
-    """Ranges of days as a person writes them."""
-    return ", ".join(
-        str(days.first) if len(days) == 1 else f"{days.first} to {days.last}" for days in ranges
-    )
-
-
-def _materialization(
-    asset: str, day: date, institution_id: str, outcome: str, metadata: Metadata
-) -> AssetMaterialization:
-    key = partition_key(day, institution_id)
-    return AssetMaterialization(
-        asset_key=asset,
-        partition=key,
-        # As Dagster itself tags the materializations of two dimensions.
-        tags={f"dagster/partition/{name}": part for name, part in key.keys_by_dimension.items()},
-        # What the run's log shows; Dagster's own words would name neither day nor institution.
-        description=f"{asset} of {institution_id} on {day}: {outcome}",
-        metadata=metadata,
-    )
