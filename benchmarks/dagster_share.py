@@ -35,9 +35,7 @@ ONE_DAY = timedelta(days=1)
 PARTS = {
     "start": "Python and the definitions loaded",
     "planning": "the run created, every partition announced",
-    "compute": "aggregates, snapshots and trends made",
-    "shown": "what a person sees of a partition looked up",
-    "checks": "checks evaluated",
+    "compute": "the boards made, looked up for the record, and checked",
     "recording": "events written",
     "end": "the process ended",
     "rest": "everything else within the run",
@@ -191,20 +189,12 @@ def child(began: float, url: str) -> None:
 
     from lb_pipelines.core.periods import DayRange
     from lb_pipelines.db.repositories import institutions
-    from lb_pipelines.orchestration.assets import family, leaderboards
+    from lb_pipelines.orchestration.assets import leaderboards
     from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle
 
     watch = Watch()
-    leaderboards.evaluate = watch.iterate("checks", leaderboards.evaluate)  # type: ignore[attr-defined]
-    made = family.LeaderboardAsset.__init__
-
-    @wraps(made)
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        made(self, *args, **kwargs)
-        object.__setattr__(self, "materialize", watch.iterate("compute", self.materialize))
-        object.__setattr__(self, "show", watch.call("shown", self.show))
-
-    family.LeaderboardAsset.__init__ = init  # type: ignore[method-assign]
+    # The institutions' work goes on in threads of its own; what counts is what the run waits for.
+    leaderboards.side_by_side = watch.iterate("compute", leaderboards.side_by_side)  # type: ignore[attr-defined]
     manager = dagster.DagsterLogManager
     manager.log = watch.call("recording", manager.log)  # type: ignore[method-assign]
     runs = run_domain.RunDomain
