@@ -22,9 +22,9 @@ from dagster import (
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
-from lb_pipelines.materialize import aggregates
+from lb_pipelines.materialize import aggregates, writing
 from lb_pipelines.materialize.results import Provenance
-from lb_pipelines.orchestration.assets.family import Order
+from lb_pipelines.orchestration.assets.family import BoardProduct, Order
 from lb_pipelines.orchestration.assets.leaderboards import leaderboard_families
 from lb_pipelines.orchestration.build import build_defs
 from lb_pipelines.orchestration.jobs import DAILY_ASSETS
@@ -113,10 +113,13 @@ class Clockwork:
             with self.database.transaction() as connection:
                 institution = institutions.find(connection, id)
             order = Order(Provenance("test"), self.now.date())
+            products = []
             for asset in leaderboard_families(START):
-                if asset.name in DAILY_ASSETS:
-                    for _ in asset.materialize(self.database, institution, days, order):
-                        pass
+                if isinstance(asset.making, BoardProduct):
+                    products.append(asset.making.of(order))
+                elif asset.name in DAILY_ASSETS:
+                    list(asset.making(self.database, institution, days, order))
+            list(writing.write(self.database, institution, products, days, order.provenance))
 
 
 @pytest.fixture
