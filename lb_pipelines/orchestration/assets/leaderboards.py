@@ -1,8 +1,8 @@
 """The op that makes all assets of boards: composed of the families, one order of work for all.
 
 It goes institution by institution, and for each through aggregates, then through snapshots and
-trends together, a contiguous range of days in one pass; then through the archive, whose failures are its own. One op
-rather than one a family, because Dagster skips everything behind a step that fails: here an
+trends together, a contiguous range of days in one pass; then through the archive, whose failures
+are its own. One op rather than one a family, because Dagster skips everything behind a step that fails: here an
 institution that fails takes down nothing but itself.
 
 Every (asset, institution, day) is recorded as a materialization once it is committed, so that a
