@@ -2,8 +2,8 @@
 
 It goes institution by institution, and for each through aggregates, then through snapshots and
 trends together, a contiguous range of days in one pass; then through the archive, whose failures
-are its own. One op rather than one a family, because Dagster skips everything behind a step that fails: here an
-institution that fails takes down nothing but itself.
+are its own. One op rather than one a family, because Dagster skips everything behind a step that
+fails: here an institution that fails takes down nothing but itself.
 
 Every (asset, institution, day) is recorded as a materialization once it is committed, so that a
 run that is killed keeps what it has done. The op's outputs are never produced: at its end Dagster
