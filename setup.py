@@ -26,6 +26,7 @@ setup(
         "psutil>=5.9",
         "psycopg[binary]>=3.2",
         "pyarrow>=17",
+        "requests>=2.31",
         "rich>=13",
         "sqlalchemy>=2.0",
         "typer>=0.12",
@@ -33,10 +34,12 @@ setup(
     ],
     extras_require={
         "dev": [
+            "aiosmtpd",
             "hypothesis",
             "import-linter",
             "mypy",
             "pandas-stubs",
+            "playwright",  # Drives the installed Chromium; brings none of its own.
             "pytest",
             "pytest-xdist",
             "redis",

@@ -15,7 +15,7 @@ from dagster import (
 
 from lb_pipelines.orchestration.assets.archive import ARCHIVE
 from lb_pipelines.orchestration.build import build_defs
-from lb_pipelines.orchestration.jobs import DAILY_ASSETS, SNAPSHOTS
+from lb_pipelines.orchestration.jobs import AGGREGATES, DAILY_ASSETS, SNAPSHOTS
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 from lb_pipelines.settings import Settings
 
@@ -45,10 +45,11 @@ def test_an_asset_says_what_it_is(leaderboards: AssetsDefinition, asset: str) ->
 
 
 def test_boards_and_archive_are_checked_by_partition(leaderboards: AssetsDefinition) -> None:
-    checked = {spec.asset_key.to_user_string(): spec for spec in leaderboards.check_specs}
-    assert set(checked) == {*SNAPSHOTS, ARCHIVE}
-    for spec in checked.values():
+    checked = {spec.asset_key.to_user_string() for spec in leaderboards.check_specs}
+    assert checked == {*AGGREGATES, *SNAPSHOTS, ARCHIVE}
+    for spec in leaderboards.check_specs:
         assert spec.partitions_def == leaderboards.partitions_def
+        assert spec.description
 
 
 def test_whatever_can_be_started_says_what_it_does_and_is_on(defs: Definitions) -> None:
@@ -57,7 +58,8 @@ def test_whatever_can_be_started_says_what_it_does_and_is_on(defs: Definitions) 
     assert named == {
         "daily_leaderboards", "reward_processing", "partition_maintenance",
         "archive_expired_snapshots", "restore_snapshots", "purge_snapshots", "export_archive",
-        "import_archive", "legal_hold", "erase_student", "weekly_insight",
+        "import_archive", "legal_hold", "erase_student", "dagster_history_pruning",
+        "missing_partitions", "backfill_preview", "weekly_insight",
     }  # fmt: skip
     for job in named:
         assert repository.get_job(job).description

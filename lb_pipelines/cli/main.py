@@ -16,6 +16,7 @@ from lb_pipelines.cli import (
     holds,
     imports,
     insight,
+    operations,
     purges,
     returns,
     trends,
@@ -47,6 +48,8 @@ def migrate(as_json: AsJson = False) -> None:
     say({"migrated": True}, as_json, "The schema is up to date.")
 
 
+app.command(epilog=operations.MISSING_EXAMPLES)(operations.missing)
+app.command(epilog=operations.PREVIEW_EXAMPLES)(operations.preview)
 app.add_typer(imports.app, name="import")
 app.command()(imports.generate)
 app.add_typer(archive.app, name="archive")

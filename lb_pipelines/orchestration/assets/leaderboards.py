@@ -1,29 +1,35 @@
 """The op that makes all assets of boards: composed of the families, one order of work for all.
 
-It goes institution by institution, and for each through aggregates, then through snapshots and
-trends together, a contiguous range of days in one pass; then through the archive, whose failures
-are its own. One op rather than one a family, because Dagster skips everything behind a step that
-fails: here an institution that fails takes down nothing but itself.
+It goes institution by institution, and for each through aggregates, all snapshots and all trends,
+a contiguous range of days in one pass; then through the archive, whose failures are its own. One
+op rather than one a family, because Dagster skips everything behind a step that fails: here an
+institution that fails takes down nothing but itself.
 
-Every (asset, institution, day) is recorded as a materialization once it is committed, so that a
-run that is killed keeps what it has done. The op's outputs are never produced: at its end Dagster
-would record one more materialization for every partition of the run, those that failed included.
-Instead a run with a failed institution ends as failed, and Dagster shows as failed precisely the
-partitions that were planned and not recorded.
+One run at a time works on an institution: where another one does, the others come first. What a
+lost connection or a lost race has ended is tried again after all others, bad data is not.
+
+Every (asset, institution, day) is recorded as a materialization soon after it is committed
+(`recording`), so that a run that is killed keeps what it has done. The op's outputs are never
+produced: at its end Dagster would record one more materialization for every partition of the run,
+those that failed included. Instead a run with a failed institution ends as failed, and Dagster
+shows as failed precisely the partitions that were planned and not recorded.
+
+A day that a blocking check finds wrong is recorded too, for it is there; what depends on it is not
+made, and its institution counts as failed. A wrong day of aggregates holds up all days after it.
 """
 
 import time
-import traceback
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
+from itertools import groupby
 
-import psycopg
 from dagster import (
     AssetCheckEvaluation,
     AssetExecutionContext,
+    AssetKey,
     AssetMaterialization,
     AssetObservation,
     AssetsDefinition,
@@ -32,7 +38,6 @@ from dagster import (
     DagsterEventType,
     DagsterInstance,
     DagsterRun,
-    Failure,
     Jitter,
     MetadataValue,
     Output,
@@ -44,10 +49,11 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, contiguous_ranges, local_day
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
-from lb_pipelines.db.repositories import institutions
-from lb_pipelines.errors import DatabaseUnavailable, InvalidPartition, LeaderboardError
-from lb_pipelines.materialize import writing
+from lb_pipelines.db.repositories import institutions, writers
+from lb_pipelines.errors import InvalidPartition, WrongBoards
+from lb_pipelines.materialize import aggregates, writing
 from lb_pipelines.materialize.results import DayResult, Provenance
+from lb_pipelines.materialize.verifying import EventSums
 from lb_pipelines.orchestration.archive_checks import (
     ArchiveCheck,
     archive_check,
@@ -62,29 +68,42 @@ from lb_pipelines.orchestration.assets.family import (
     LeaderboardAsset,
     Metadata,
     Order,
-    markdown_table,
 )
 from lb_pipelines.orchestration.assets.pages import day_metadata
 from lb_pipelines.orchestration.assets.snapshots import board_snapshots
 from lb_pipelines.orchestration.assets.trends import board_trends
-from lb_pipelines.orchestration.checks import SAMPLE, SnapshotCheck, evaluate, snapshot_checks
+from lb_pipelines.orchestration.checks import (
+    PartitionCheck,
+    blocks,
+    evaluate,
+    partition_checks,
+)
 from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.config import LeaderboardsConfig
+from lb_pipelines.orchestration.failures import Failed, failure
+from lb_pipelines.orchestration.freshness import with_policy
 from lb_pipelines.orchestration.partitions import (
     days_by_institution,
+    keys_of_run,
     leaderboard_partitions,
     partition_key,
     split_key,
 )
+from lb_pipelines.orchestration.recording import Recordable, recorded
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
+from lb_pipelines.orchestration.run_log import RunLog
 
 LEADERBOARDS = "leaderboards"
 
-# A lost connection or a lost race heals by itself; bad data does not (see `Failed.transient`).
-RETRIES = RetryPolicy(max_retries=2, delay=10, backoff=Backoff.EXPONENTIAL, jitter=Jitter.FULL)
+# About a minute in all, which is what a server takes that is started anew. The tries are the run's
+# own, by institution (`Failed.transient`): Dagster would try those with bad data again as well.
+RETRIES = RetryPolicy(max_retries=3, delay=5, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
 _RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
+_SECONDS_BETWEEN_LOOKS = 1.0
+_REMARKS = 10
+"""What an institution's partitions are remarked on is told of this many; more are counted."""
 
-Event = AssetMaterialization | AssetObservation | AssetCheckEvaluation | Output[None]
+Event = Recordable | Output[None]
 
 
 def leaderboard_families(start_day: date, owners: Sequence[str] = ()) -> list[LeaderboardAsset]:
@@ -110,22 +129,21 @@ def leaderboards(
 ) -> AssetsDefinition:
     """The eight assets and their checks as one op, any subset of which can be selected."""
     families = leaderboard_families(start_day, owners)
-    checks = snapshot_checks(leaderboard_partitions(start_day))
+    checks = partition_checks(leaderboard_partitions(start_day))
     completeness = archive_check(leaderboard_partitions(start_day))
 
     @multi_asset(
         name=LEADERBOARDS,
-        specs=[asset.spec for asset in families],
+        specs=[with_policy(asset.spec) for asset in families],
         check_specs=[*(check.spec for check in checks), completeness.spec],
         can_subset=True,
         backfill_policy=BackfillPolicy.single_run(),
-        retry_policy=retries,
     )
     def _leaderboards(
         context: AssetExecutionContext,
         config: LeaderboardsConfig,
         leaderboard_database: LeaderboardDatabase,
-    ) -> Iterator[Event]:
+    ) -> Iterator[Output[None]]:
         selected = [a for a in families if a.spec.key in context.selected_asset_keys]
         work = _Work(
             context=context,
@@ -138,31 +156,15 @@ def leaderboards(
             if completeness.spec.key in context.selected_asset_check_keys
             else None,
             now=now,
+            retries=retries,
         )
-        yield from work.run(days_by_institution(context.partition_keys))
+        yield from recorded(context, work.run(keys_of_run(context)))
 
     return _leaderboards
 
 
-@dataclass(frozen=True)
-class Failed:
-    """An institution that could not be finished: where, and why."""
-
-    institution_id: str
-    where: str
-    error: Exception
-
-    @property
-    def transient(self) -> bool:
-        """Whether trying again can help."""
-        return isinstance(self.error, psycopg.OperationalError | DatabaseUnavailable)
-
-    @property
-    def reason(self) -> str:
-        """What is wrong and, where a person can do something about it, what."""
-        if isinstance(self.error, LeaderboardError):
-            return str(self.error)
-        return f"{type(self.error).__name__}: {self.error}".strip()
+class _AtWork(Exception):
+    """Another run works on the institution."""
 
 
 @dataclass
@@ -174,67 +176,125 @@ class _Work:
     database: Database
     assets: Sequence[LeaderboardAsset]
     archive: LeaderboardAsset | None
-    checks: Sequence[SnapshotCheck]
+    checks: Sequence[PartitionCheck]
     completeness: ArchiveCheck | None
     now: Clock
+    retries: RetryPolicy
+    sleep: Callable[[float], None] = time.sleep
     # Where the institution at hand has got to, for the report should it fail.
     _where: str = ""
     # (asset, partition key) that need not be done again.
-    _kept: AbstractSet[tuple[str, str]] = frozenset()
+    _kept: set[tuple[str, str]] = field(default_factory=set)
+    _remarks: list[str] = field(default_factory=list)
+    _log: RunLog = field(init=False)
 
-    def run(self, days: Mapping[str, Sequence[DayRange]]) -> Iterator[Event]:
+    def run(self, keys: Sequence[str]) -> Iterator[Event]:
         """Work through all institutions; at the end raise `Failure` naming those that failed."""
-        yield from self._keep()
-        failed = []
-        for institution_id, ranges in days.items():
-            try:
-                yield from self._institution(institution_id, ranges)
-            except Exception as error:
-                failed.append(self._note(Failed(institution_id, self._where, error)))
+        yield from self._keep(set(keys))
+        days = days_by_institution(keys)
+        self._tag(days)
+        self._log = RunLog(self.context.log.info, self._left(days))
+        failed: dict[str, Failed] = {}
+        wanted: Mapping[str, Sequence[DayRange]] = days
+        for attempt in range(1, self.retries.max_retries + 2):
+            failed |= yield from self._each(wanted)
+            wanted = {id: days[id] for id, one in failed.items() if one.transient}
+            if not wanted or attempt > self.retries.max_retries:
+                break
+            pause = max(0.0, float(self.retries.calculate_delay(attempt)))
+            self._log.again(self._left(wanted), pause)
+            self.sleep(pause)
+            failed = {id: one for id, one in failed.items() if id not in wanted}
         if failed:
-            raise _failure(failed, len(days))
+            raise failure([failed[id] for id in days if id in failed], len(days))
         # The outputs of checks record nothing, but Dagster would report them as missing.
         specs = [check.spec for check in self.checks]
         for spec in [*specs, self.completeness.spec] if self.completeness else specs:
             yield Output(None, output_name=spec.get_python_identifier())
 
+    def _each(
+        self, days: Mapping[str, Sequence[DayRange]]
+    ) -> Generator[Event, None, dict[str, Failed]]:
+        """Work through institutions once, each when no other run does; those that failed."""
+        failed = {}
+        waiting, passed_over = deque(days), 0
+        while waiting:
+            id = waiting.popleft()
+            try:
+                yield from self._institution(id, days[id])
+            except _AtWork:
+                self._log.waits(id)
+                waiting.append(id)
+                passed_over += 1
+                if passed_over >= len(waiting):
+                    self.sleep(_SECONDS_BETWEEN_LOOKS)
+                    passed_over = 0
+                continue
+            except Exception as error:
+                failed[id] = Failed(id, self._where, error)
+                (self.context.log.warning if failed[id].transient else self.context.log.error)(
+                    failed[id].told
+                )
+                self._log.ends(id, "failed")
+            passed_over = 0
+        return failed
+
     def _institution(self, institution_id: str, ranges: Sequence[DayRange]) -> Iterator[Event]:
         self._where = "its settings"
-        started, partitions, rows, written = time.perf_counter(), 0, 0, 0
         with self.database.transaction() as connection:
             institution = institutions.find_active(connection, institution_id)
+        with writers.one_run(self.database, institution) as mine:
+            if not mine:
+                raise _AtWork
+            yield from self._days(institution, ranges)
+
+    def _days(self, institution: Institution, ranges: Sequence[DayRange]) -> Iterator[Event]:
+        started, partitions, rows, written = time.perf_counter(), 0, 0, 0
+        self._remarks = []
         today = local_day(self.now(), institution.zone)
         order = Order(Provenance(run_id=self.context.run.run_id), today, self.config)
         over, not_over = _split_by_closing(ranges, today - ONE_DAY)
+        wrong = _WrongDays()
         for days in over:
-            for asset, result in self._made(institution, days, order):
-                partitions, rows = partitions + 1, rows + result.rows
-                written += result.written
-                yield self._seen(asset, institution, result)
-            for check in self.checks:
-                self._where = f"the check of {check.spec.asset_key.to_user_string()}"
-                yield from evaluate(
-                    check,
-                    self.database,
-                    self.context.instance,
-                    institution,
-                    days,
-                    at_most=SAMPLE if self._makes(check) else None,
-                )
-        if partitions:
-            seconds = time.perf_counter() - started
-            self.context.log.info(
-                f"{institution_id}: {_spoken(over)}, {partitions} partitions, {rows:,} rows"
-                f" ({written:,} new or changed) in {seconds:.1f} s"
-            )
+            events = EventSums(self.database, institution, days)
+            for _, phase in groupby(self.assets, key=lambda asset: asset.spec.group_name):
+                parts = [(asset, list(wrong.spared(asset, days))) for asset in phase]
+                for asset, result in self._made(parts, institution, order):
+                    partitions, rows = partitions + 1, rows + result.rows
+                    written += result.written
+                    yield self._seen(asset, institution, result)
+                    self._log.did(institution.id, f"{asset.name} of {result.day}")
+                for asset, of_asset in parts:
+                    for part in of_asset:
+                        for verdict in self._verdicts(asset.spec.key, institution, part, events):
+                            wrong.note(verdict)
+                            yield verdict
+            made = {asset.spec.key for asset in self.assets}
+            for key in dict.fromkeys(check.spec.asset_key for check in self.checks):
+                if key not in made:
+                    yield from self._verdicts(key, institution, days, events, made=False)
         for days in over:
-            yield from self._archive(institution, days, order)
+            for part in wrong.spared(self.archive, days):
+                yield from self._archive(institution, part, order)
+        for remark in self._remarks[:_REMARKS]:
+            self.context.log.warning(remark)
+        if more := self._remarks[_REMARKS:]:
+            self.context.log.warning(f"{institution.id}: {len(more):,} more days like these")
+        if wrong:
+            self._where = "its checks"
+            raise WrongBoards(str(wrong))
         if not_over:
             self._where = _spoken(not_over)
             raise InvalidPartition(
-                f"{_spoken(not_over)} is not over yet at {institution_id} ({institution.zone})",
+                f"{_spoken(not_over)} is not over yet at {institution.id} ({institution.zone})",
                 "Materialize it after midnight there; the daily schedule does",
             )
+        seconds = time.perf_counter() - started
+        self._log.ends(
+            institution.id,
+            f"{_spoken(over)}, {partitions:,} partitions, {rows:,} rows"
+            f" ({written:,} new or changed) in {seconds:.1f} s",
+        )
 
     def _archive(self, institution: Institution, days: DayRange, order: Order) -> Iterator[Event]:
         """Sweep, or show what a sweep would do; and see that originals and copies agree."""
@@ -242,7 +302,8 @@ class _Work:
             self._where = f"the plan of {ARCHIVE}"
             lines = archive.plan(self.database, institution, days, order)
             for line in lines:
-                self.context.log.info(archive.plan_spoken(line))
+                if line.rows or line.held or line.restored:
+                    self.context.log.info(archive.plan_spoken(line))
             yield AssetObservation(
                 asset_key=ARCHIVE,
                 partition=partition_key(days.last, institution.id),
@@ -255,26 +316,27 @@ class _Work:
                 yield self._seen(self.archive, institution, result)
                 if self.completeness is not None:
                     self._where = f"the check of {ARCHIVE}"
-                    yield from evaluate_moved(
-                        self.completeness, self.database, self.context.instance, institution, result
-                    )
+                    yield from evaluate_moved(self.completeness, self.database, institution, result)
         elif self.completeness is not None:
             self._where = f"the check of {ARCHIVE}"
-            yield from evaluate_all(
-                self.completeness, self.database, self.context.instance, institution, days
-            )
+            yield from evaluate_all(self.completeness, self.database, institution, days)
 
     def _made(
-        self, institution: Institution, days: DayRange, order: Order
+        self,
+        parts: Sequence[tuple[LeaderboardAsset, Sequence[DayRange]]],
+        institution: Institution,
+        order: Order,
     ) -> Iterator[tuple[LeaderboardAsset, DayResult]]:
-        """What the selected assets make of these days: what boards are made of, then all boards."""
+        """What these assets make of these days, boards of equal days in one pass."""
         together: dict[tuple[DayRange, ...], list[LeaderboardAsset]] = defaultdict(list)
-        for asset in self.assets:
+        for asset, of_asset in parts:
             if isinstance(asset.making, BoardProduct):
+                days = (day for part in of_asset for day in part)
                 together[tuple(self._wanted(asset, institution, days))].append(asset)
             else:
-                for result in self._asset(asset, institution, days, order):
-                    yield asset, result
+                for part in of_asset:
+                    for result in self._asset(asset, institution, part, order):
+                        yield asset, result
         for ranges, assets in together.items():
             for part in ranges:
                 yield from self._boards(assets, institution, part, order)
@@ -308,27 +370,44 @@ class _Work:
                 self._where = f"{asset.name} of {min(result.day + ONE_DAY, part.last)}"
 
     def _wanted(
-        self, asset: LeaderboardAsset, institution: Institution, days: DayRange
+        self, asset: LeaderboardAsset, institution: Institution, days: Iterable[date]
     ) -> list[DayRange]:
         """The days of an asset that are still to be made."""
         return contiguous_ranges(
             day for day in days if (asset.name, _key(day, institution)) not in self._kept
         )
 
-    def _makes(self, check: SnapshotCheck) -> bool:
-        return any(asset.spec.key == check.spec.asset_key for asset in self.assets)
+    def _verdicts(
+        self,
+        asset: AssetKey,
+        institution: Institution,
+        days: DayRange,
+        events: EventSums,
+        *,
+        made: bool = True,
+    ) -> Iterator[AssetCheckEvaluation]:
+        """What the checks of an asset that are asked for say of some days."""
+        self._where = f"the checks of {asset.to_user_string()} of {_spoken([days])}"
+        yield from evaluate(
+            [check for check in self.checks if check.spec.asset_key == asset],
+            self.database,
+            institution,
+            days,
+            events,
+            made=made,
+        )
 
     def _seen(
         self, asset: LeaderboardAsset, institution: Institution, result: DayResult
     ) -> AssetMaterialization:
-        metadata = day_metadata(asset, self.database, institution, result, self.context.log.warning)
-        for remark in asset.remarks(result):
-            self.context.log.warning(remark)
+        metadata = day_metadata(asset, self.database, institution, result, self._remarks.append)
+        self._remarks += asset.remarks(result)
+        self._kept.add((asset.name, _key(result.day, institution)))
         return _materialization(
             asset.name, result.day, institution.id, asset.outcome(result), metadata
         )
 
-    def _keep(self) -> Iterator[AssetMaterialization]:
+    def _keep(self, wanted: AbstractSet[str]) -> Iterator[AssetMaterialization]:
         """Find what need not be done, because an earlier try of this run has recorded it, or a
         run that this one resumes ("re-execute from failure").
 
@@ -342,7 +421,6 @@ class _Work:
         for run_id in _resumed_runs(self.context):
             earlier |= _recorded_by(self.context.instance, run_id)
         selected = {asset.name for asset in self.assets}
-        wanted = set(self.context.partition_keys)
         again = {
             (name, key): metadata
             for (name, key), metadata in earlier.items()
@@ -359,12 +437,70 @@ class _Work:
                 f"Kept {len(again)} partitions that the run resumed here had already materialized"
             )
 
-    def _note(self, failed: Failed) -> Failed:
-        message = f"{failed.institution_id} failed at {failed.where}: {failed.reason}"
-        if not isinstance(failed.error, LeaderboardError):
-            message += "\n" + "".join(traceback.format_exception(failed.error))
-        self.context.log.error(message)
-        return failed
+    def _left(self, days: Mapping[str, Sequence[DayRange]]) -> dict[str, int]:
+        """Partitions by institution that have yet to be done; the archive's are not counted."""
+        return {
+            id: sum(
+                (asset.name, str(partition_key(day, id))) not in self._kept
+                for asset in self.assets
+                for part in ranges
+                for day in part
+            )
+            for id, ranges in days.items()
+        }
+
+    def _tag(self, days: Mapping[str, Sequence[DayRange]]) -> None:
+        """Say on the page of runs what the run is about; the queue reads the first one too."""
+        every = [
+            day for ranges in days.values() for part in ranges for day in (part.first, part.last)
+        ]
+        if not every:
+            return
+        tags = {
+            "leaderboards/institutions": str(len(days)),
+            "leaderboards/days": f"{min(every)}..{max(every)}",
+        }
+        if len(days) == 1:
+            tags["leaderboards/institution"] = next(iter(days))
+        self.context.instance.add_run_tags(self.context.run.run_id, tags)
+
+
+class _WrongDays:
+    """The days of an institution that blocking checks have found wrong, and what that holds up."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, date], list[str]] = defaultdict(list)
+        self._held: dict[AssetKey, set[date]] = defaultdict(set)
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{asset} of {day} ({', '.join(names)})" for (asset, day), names in self._names.items()
+        )
+
+    def note(self, verdict: AssetCheckEvaluation) -> None:
+        """Remember the day of a verdict that blocks."""
+        if blocks(verdict):
+            day, _ = split_key(str(verdict.partition))
+            self._names[verdict.asset_key.to_user_string(), day].append(verdict.check_name)
+            self._held[verdict.asset_key].add(day)
+
+    def spared(self, asset: LeaderboardAsset | None, days: DayRange) -> list[DayRange]:
+        """Of these days those of which the asset may be made; what it may not holds up in turn
+        what depends on it.
+        """
+        if asset is None or not self._names:
+            return [days]
+        held: set[date] = set()
+        for dep in asset.spec.deps:
+            on = self._held[dep.asset_key]
+            # Every window from a wrong day of aggregates on holds it.
+            later = on and dep.asset_key == AssetKey(aggregates.ASSET)
+            held |= {day for day in days if day >= min(on)} if later else on
+        self._held[asset.spec.key] |= held
+        return contiguous_ranges(day for day in days if day not in held)
 
 
 def _recorded_by(instance: DagsterInstance, run_id: str) -> dict[tuple[str, str], Metadata]:
@@ -377,7 +513,22 @@ def _recorded_by(instance: DagsterInstance, run_id: str) -> dict[tuple[str, str]
             if "kept_from_run" in event.metadata:
                 metadata["kept_from_run"] = event.metadata["kept_from_run"]
             recorded[event.asset_key.to_user_string(), str(event.partition)] = metadata
+    if recorded:
+        for found_wrong in _found_wrong_by(instance, run_id):
+            recorded.pop(found_wrong, None)
     return recorded
+
+
+def _found_wrong_by(instance: DagsterInstance, run_id: str) -> Iterator[tuple[str, str]]:
+    """(asset, partition key) of what a blocking check of a run has found wrong at last."""
+    verdicts: dict[tuple[AssetKey, str, str], AssetCheckEvaluation] = {}
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION):
+        assert entry.dagster_event is not None
+        verdict = entry.dagster_event.asset_check_evaluation_data
+        verdicts[verdict.asset_key, verdict.check_name, str(verdict.partition)] = verdict
+    for (asset, _, key), verdict in verdicts.items():
+        if blocks(verdict):
+            yield asset.to_user_string(), key
 
 
 def _resumed_runs(context: AssetExecutionContext) -> Iterator[str]:
@@ -425,33 +576,4 @@ def _materialization(
         # What the run's log shows; Dagster's own words would name neither day nor institution.
         description=f"{asset} of {institution_id} on {day}: {outcome}",
         metadata=metadata,
-    )
-
-
-def _failure(failed: Sequence[Failed], of: int) -> Failure:
-    by_reason: dict[str, list[str]] = defaultdict(list)
-    for one in failed:
-        by_reason[one.reason].append(f"{one.institution_id} (at {one.where})")
-    reasons = "; ".join(f"{', '.join(who)}: {reason}" for reason, who in by_reason.items())
-    table = markdown_table(
-        [
-            {
-                "institution": one.institution_id,
-                "at": one.where,
-                "what": one.error.thing if isinstance(one.error, LeaderboardError) else one.reason,
-                "remedy": one.error.remedy
-                if isinstance(one.error, LeaderboardError)
-                else "See the traceback in the log",
-            }
-            for one in failed
-        ]
-    )
-    return Failure(
-        description=f"{len(failed)} of {of} institutions failed. {reasons}",
-        metadata={
-            "failed_institutions": MetadataValue.md(table),
-            "what_next": "What is green is done. Re-execute this run from failure, or materialize "
-            "its missing and failed partitions: only those that failed are done.",
-        },
-        allow_retries=any(one.transient for one in failed),
     )
