@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import state
+from benchmarks import rollup, state
 from benchmarks.district import DAY
 from benchmarks.harness import (
     ServerMemory,
@@ -76,6 +76,8 @@ def measure(
         "last": str(days.last),
         "district": facts(database, days),
     }
+    if {"with_pandas", "with_duckdb", "with_sql", "naive"} & set(ways):
+        result["rollup_rows"] = rollup.prepare(database, days.first, scratch)
     in_a_process("benchmarks.one", "ours", *arguments)
     expected = state.digest(database, days)
     result["rows"], result["digest"] = expected
@@ -84,7 +86,7 @@ def measure(
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for round in range(rounds):
         for way in ways:
-            with ServerMemory() as server:
+            with ServerMemory(database) as server:
                 run = in_a_process("benchmarks.one", way, *arguments)
             run["server_peak_mb"] = server.peak_mb
             run["equal"] = state.digest(database, days) == expected

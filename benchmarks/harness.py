@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -110,15 +110,21 @@ def own_peak_mb() -> float:
 
 
 class ServerMemory:
-    """Peak private memory of all PostgreSQL processes on this machine while the block runs, in MB.
+    """Peak private memory of all processes of a database's server while the block runs, in MB.
 
-    Shared buffers do not count; None where the server is elsewhere.
+    Shared buffers do not count. None where the server is not on this machine.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
         self.peak_mb: float | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+        with database.transaction() as connection:
+            backend = connection.info.backend_pid
+        self._server: psutil.Process | None = None
+        with suppress(psutil.Error):
+            parent = psutil.Process(backend).parent()
+            self._server = parent if parent and parent.name() == "postgres" else None
 
     def __enter__(self) -> ServerMemory:
         self._thread.start()
@@ -129,19 +135,10 @@ class ServerMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        processes: dict[int, bool] = {}
-        while not self._over.wait(1 / _SAMPLES_A_SECOND):
-            total = 0
-            for pid in psutil.pids():
-                if pid not in processes:
-                    try:
-                        processes[pid] = psutil.Process(pid).name() == "postgres"
-                    except psutil.Error:
-                        continue
-                if processes[pid]:
-                    total += _private_kb(pid)
-            if total:
-                self.peak_mb = max(self.peak_mb or 0, total / 1024)
+        while self._server and not self._over.wait(1 / _SAMPLES_A_SECOND):
+            with suppress(psutil.Error):
+                pids = [process.pid for process in self._server.children()]
+                self.peak_mb = max(self.peak_mb or 0, sum(map(_private_kb, pids)) / 1024)
 
 
 def _private_kb(pid: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks import rollup
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db.engine import Database
 
@@ -46,6 +47,7 @@ def before(database: Database, days: DayRange) -> None:
         )
         connection.execute("DELETE FROM lb.point_aggregates WHERE day >= %s", (days.first,))
         connection.execute("DELETE FROM lb.point_totals WHERE before > %s", (days.first,))
+        rollup.reset(connection, days.first)
     with database.autocommit() as connection:
         connection.execute(
             "VACUUM ANALYZE lb.point_aggregates, lb.point_totals, lb.materialized_days"
