@@ -17,6 +17,7 @@ their events and rows.
 from __future__ import annotations
 
 import argparse
+import json
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
@@ -29,6 +30,7 @@ from benchmarks.harness import (
     add_database_options,
     database_of,
     in_a_process,
+    load,
     machine,
     machine_line,
     print_table,
@@ -52,53 +54,89 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--days", type=int, default=1)
     parser.add_argument("--scratch", type=Path, default=Path("/var/tmp/lb-bench-scratch"))
-    parser.add_argument("--save", metavar="NAME", help="keep the result in benchmarks/results")
+    parser.add_argument("--prepare", action="store_true", help="prepare only, measure nothing")
+    parser.add_argument(
+        "--save",
+        metavar="NAME",
+        help="keep the result in benchmarks/results; further rounds are added to those there",
+    )
     options = parser.parse_args()
     days = DayRange(DAY - timedelta(days=options.days - 1), DAY)
     with database_of(options) as database:
-        result = measure(database, days, options.ways, options.rounds, options.scratch)
+        prepared = prepare(database, days, options.scratch, anew=options.prepare)
+        if options.prepare:
+            return
+        result = load(options.save) if options.save else {}
+        if result.get("digest") != prepared["digest"]:
+            result = {"machine": machine(database), **prepared, "runs": {}}
+        for number in range(options.rounds):
+            for way in options.ways:
+                run = measure(database, days, way, options.scratch, prepared)
+                result["runs"].setdefault(way, []).append(run)
+                tell(number + 1, run)
+                if options.save:
+                    save(options.save, result)
     show(result)
-    if options.save:
-        print(save(options.save, result))
 
 
-def measure(
-    database: Database, days: DayRange, ways: list[str], rounds: int, scratch: Path
-) -> dict[str, Any]:
-    """The runs of each way, the hash of their boards, and the facts around them."""
-    url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    arguments = ("--url", url, "--first", str(days.first), "--last", str(days.last))
-    arguments += ("--scratch", str(scratch))
-    result: dict[str, Any] = {
-        "machine": machine(database),
+def prepare(database: Database, days: DayRange, scratch: Path, *, anew: bool) -> dict[str, Any]:
+    """What is not measured: the past for others, a run of ours, and the facts around it.
+
+    Kept in the scratch directory, so that measuring again begins at once.
+    """
+    path = scratch / f"prepared-{days.first}-{days.last}.json"
+    if not anew and path.exists():
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    scratch.mkdir(parents=True, exist_ok=True)
+    past = rollup.prepare(database, days.last, scratch) if len(days) == 1 else None
+    in_a_process("benchmarks.one", "ours", *_arguments(database, days, scratch))
+    rows, digest = state.digest(database, days)
+    state.keep_expected(database, days)
+    prepared = {
         "days": len(days),
         "first": str(days.first),
         "last": str(days.last),
         "district": facts(database, days),
+        "rows": rows,
+        "digest": digest,
+        "sizes": state.sizes(database),
+        "rows_mb": limit.keep_rows(database, days, scratch) / 1e6,
+        "rollup_rows": past,
     }
-    if {"with_pandas", "with_duckdb", "with_sql", "naive"} & set(ways):
-        result["rollup_rows"] = rollup.prepare(database, days.first, scratch)
-    in_a_process("benchmarks.one", "ours", *arguments)
-    expected = state.digest(database, days)
-    result["rows"], result["digest"] = expected
-    result["sizes"] = state.sizes(database)
-    result["rows_mb"] = limit.keep_rows(database, days, scratch) / 1e6
-    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
-    for round in range(rounds):
-        for way in ways:
-            with ServerMemory(database) as server:
-                run = in_a_process("benchmarks.one", way, *arguments)
-            run["server_peak_mb"] = server.peak_mb
-            run["equal"] = state.digest(database, days) == expected
-            runs[way].append(run)
-            parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in run["parts"].items())
-            print(
-                f"round {round + 1} {way:12s} {run['seconds']:8.2f} s {run['peak_mb']:6.0f} MB"
-                f" {'equal' if run['equal'] else 'DIFFERENT'} ({parts})",
-                flush=True,
-            )
-    result["runs"] = runs
-    return result
+    path.write_text(json.dumps(prepared))
+    return prepared
+
+
+def measure(
+    database: Database, days: DayRange, way: str, scratch: Path, prepared: dict[str, Any]
+) -> dict[str, Any]:
+    """One run of one way."""
+    with ServerMemory(database) as server:
+        run = in_a_process("benchmarks.one", way, *_arguments(database, days, scratch))
+    run["server_peak_mb"] = server.peak_mb
+    run["rows"], found = state.digest(database, days)
+    # A sample is equal if each of its rows is.
+    run["equal"] = found == prepared["digest"]
+    if way == "naive":
+        run["equal"] = run["rows"] > 0 and state.differing(database, days) == 0
+    return run
+
+
+def _arguments(database: Database, days: DayRange, scratch: Path) -> list[str]:
+    url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return ["--url", url, "--first", str(days.first), "--last", str(days.last),
+            "--scratch", str(scratch)]  # fmt: skip
+
+
+def tell(number: int, run: dict[str, Any]) -> None:
+    """One line of a run."""
+    parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in run["parts"].items())
+    print(
+        f"round {number} {run['way']:12s} {run['seconds']:8.2f} s {run['peak_mb']:6.0f} MB"
+        f" {'equal' if run['equal'] else 'DIFFERENT'} ({parts})",
+        flush=True,
+    )
 
 
 def facts(database: Database, days: DayRange) -> dict[str, int]:
@@ -110,7 +148,7 @@ def facts(database: Database, days: DayRange) -> dict[str, int]:
         "classes": "SELECT count(*) FROM lb.classes",
         "subjects": "SELECT count(*) FROM lb.subjects",
         "campuses": "SELECT count(*) FROM lb.campuses",
-        "days of history": "SELECT max(day) - min(day) FROM lb.point_aggregates",
+        "days of history": "SELECT max(day) - min(day) + 1 FROM lb.point_aggregates",
     }
     with database.transaction() as connection:
         found = {

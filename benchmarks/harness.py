@@ -210,3 +210,10 @@ def save(name: str, result: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=1, sort_keys=False) + "\n")
     return path
+
+
+def load(name: str) -> dict[str, Any]:
+    """A result that was kept; empty where there is none."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found

@@ -22,8 +22,8 @@ from lb_pipelines.core.words import Granularity
 from lb_pipelines.db.engine import Connection, Database
 
 _MAKE = """
-DROP SCHEMA IF EXISTS lb_bench CASCADE;
-CREATE SCHEMA lb_bench;
+CREATE SCHEMA IF NOT EXISTS lb_bench;
+DROP TABLE IF EXISTS lb_bench.rollup, lb_bench.first_days;
 CREATE TABLE lb_bench.rollup (
     institution_key integer NOT NULL, period_start date NOT NULL, period_end date NOT NULL,
     student_key integer NOT NULL, class_key integer NOT NULL, subject_key integer NOT NULL,
@@ -97,10 +97,12 @@ def parquet(scratch: Path) -> Path:
 
 
 def reset(connection: Connection, day: date) -> None:
-    """Take out what a run has put in."""
+    """Take out what a run has put in, indexes that only `ways.naive` wants included."""
     row = connection.execute("SELECT to_regclass('lb_bench.rollup') IS NOT NULL").fetchone()
     if row and row[0]:
         connection.execute("DELETE FROM lb_bench.rollup WHERE period_start >= %s", (day,))
+        for kind in ("class", "subject", "campus"):
+            connection.execute(f"DROP INDEX IF EXISTS lb_bench.rollup_by_{kind}".encode())
 
 
 def copy_out(connection: Connection, query: str, types: dict[str, pa.DataType]) -> pa.Table:

@@ -15,15 +15,22 @@ from lb_pipelines.db.engine import Database
 # Ways write their entries in jsonb, which keeps one spelling; fractions are rounded, because the
 # last bit of a mean depends on the order of a division. Provenance, the packed distribution and
 # the content hash are the project's own: others need not make them.
-_DIGEST = """
-SELECT count(*),
-       md5(string_agg(md5(concat_ws('|', institution_id, type, reference_id, time_granularity,
-           snapshot_date, period_start, entries,
-           metadata->>'ranked', metadata->>'enrolled', metadata->>'sum', metadata->>'max',
-           metadata->>'tiesCut', round((metadata->>'mean')::numeric, 6),
-           round((metadata->>'median')::numeric, 6), round((metadata->>'p90')::numeric, 6))), ''
-           ORDER BY institution_id, type, reference_id, time_granularity, snapshot_date))
+_ROWS = """
+SELECT institution_id, type, reference_id, time_granularity, snapshot_date,
+       md5(concat_ws('|', period_start, entries, metadata->>'ranked', metadata->>'enrolled',
+           metadata->>'sum', metadata->>'max', metadata->>'tiesCut',
+           round((metadata->>'mean')::numeric, 6), round((metadata->>'median')::numeric, 6),
+           round((metadata->>'p90')::numeric, 6))) AS digest
 FROM lb.leaderboard_snapshots WHERE snapshot_date BETWEEN %s AND %s
+"""
+_KEY = "institution_id, type, reference_id, time_granularity, snapshot_date"
+_DIGEST = f"""
+SELECT count(*), md5(string_agg(concat_ws('|', {_KEY}, digest), '' ORDER BY {_KEY}))
+FROM ({_ROWS}) AS rows
+"""
+_DIFFERING = f"""
+SELECT count(*) FROM ({_ROWS}) AS found
+LEFT JOIN lb_bench.expected AS e USING ({_KEY}, digest) WHERE e.digest IS NULL
 """
 _SIZES = """
 SELECT s.time_granularity, count(*), sum(pg_column_size(s.*)), sum(pg_column_size(s.entries)),
@@ -61,6 +68,23 @@ def digest(database: Database, days: DayRange) -> tuple[int, str]:
         connection.execute("SET LOCAL work_mem = '256MB'")
         rows, found = connection.execute(_DIGEST, (days.first, days.last)).fetchone() or (0, "")
     return rows, found
+
+
+def keep_expected(database: Database, days: DayRange) -> None:
+    """Remember the hash of every row that stands."""
+    span = (days.first, days.last)
+    with database.transaction() as connection:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS lb_bench")
+        connection.execute("DROP TABLE IF EXISTS lb_bench.expected")
+        connection.execute(f"CREATE TABLE lb_bench.expected AS {_ROWS}".encode(), span)
+
+
+def differing(database: Database, days: DayRange) -> int:
+    """How many rows do not say what was expected of them, or were not expected."""
+    with database.transaction() as connection:
+        connection.execute("SET LOCAL work_mem = '256MB'")
+        row = connection.execute(_DIFFERING.encode(), (days.first, days.last)).fetchone()
+    return row[0] if row else 0
 
 
 def sizes(database: Database) -> dict[str, Any]:
