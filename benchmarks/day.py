@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
@@ -112,8 +113,10 @@ def measure(
     database: Database, days: DayRange, way: str, scratch: Path, prepared: dict[str, Any]
 ) -> dict[str, Any]:
     """One run of one way."""
+    load_before = round(os.getloadavg()[0], 2)
     with ServerMemory(database) as server:
         run = in_a_process("benchmarks.one", way, *_arguments(database, days, scratch))
+    run["load_before"] = load_before
     run["server_peak_mb"] = server.peak_mb
     run["rows"], found = state.digest(database, days)
     # A sample is equal if each of its rows is.
