@@ -80,8 +80,10 @@ def main() -> None:
     show(result)
 
 
-def prepare(database: Database, days: DayRange, scratch: Path, *, anew: bool) -> dict[str, Any]:
-    """What is not measured: the past for others, a run of ours, and the facts around it.
+def prepare(
+    database: Database, days: DayRange, scratch: Path, *, anew: bool, others: bool = True
+) -> dict[str, Any]:
+    """What is not measured: the past for `others`, a run of ours, and the facts around it.
 
     Kept in the scratch directory, so that measuring again begins at once.
     """
@@ -90,7 +92,7 @@ def prepare(database: Database, days: DayRange, scratch: Path, *, anew: bool) ->
         found: dict[str, Any] = json.loads(path.read_text())
         return found
     scratch.mkdir(parents=True, exist_ok=True)
-    past = rollup.prepare(database, days.last, scratch) if len(days) == 1 else None
+    past = rollup.prepare(database, days.last, scratch) if others and len(days) == 1 else None
     in_a_process("benchmarks.one", "ours", *_arguments(database, days, scratch))
     rows, digest = state.digest(database, days)
     state.keep_expected(database, days)

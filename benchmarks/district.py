@@ -40,6 +40,7 @@ EVENT_DAYS, HISTORY_DAYS = 31, 84
 CYCLE = 28
 LIMIT = 100
 INSTITUTIONS = 20
+_MARK = "District of the benchmarks: "
 
 _LIMITS = {type: dict.fromkeys(map(str, Granularity), LIMIT) for type in map(str, BoardType)}
 _COPY_HISTORY = """
@@ -49,7 +50,7 @@ SELECT institution_key, day - %(back)s, nextval('lb.aggregate_revisions'), sourc
        source_checksum, watermark - make_interval(days => %(back)s), run_id, content_hash, cells,
        students, classes, subjects, campuses, points, events
 FROM lb.point_aggregates
-WHERE day BETWEEN %(first)s AND %(last)s AND day - %(back)s >= %(oldest)s
+WHERE day BETWEEN %(first)s AND %(last)s AND day - %(back)s BETWEEN %(oldest)s AND %(newest)s
 """
 
 
@@ -75,7 +76,17 @@ def spec(scale: Fraction, days: int) -> District:
 
 
 def build(database: Database, scale: Fraction, days: int, history: int) -> None:
-    """Fill an empty database; prints what took how long."""
+    """Fill an empty database; prints what took how long.
+
+    Does nothing where that very district stands.
+    """
+    wanted = f"{scale} of the full size, {days} days of events, {history} days before"
+    found = standing(database)
+    if found == wanted:
+        print(f"There already: {found}")
+        return
+    if found is not None:
+        raise SystemExit(f"There is {found or 'half of a district'}: take an empty database")
     watch = Stopwatch()
 
     def tell(what: str) -> None:
@@ -107,6 +118,8 @@ def build(database: Database, scale: Fraction, days: int, history: int) -> None:
         connection.execute("CHECKPOINT")
     tell(f"aggregates of {history} days before")
     with database.transaction() as connection:
+        connection.execute(f"COMMENT ON SCHEMA lb_part IS '{_MARK}{wanted}'".encode())
+    with database.transaction() as connection:
         for what in (
             "(SELECT count(*) FROM lb.student_points)",
             "(SELECT md5(string_agg(id || sum, ',' ORDER BY id)) FROM (SELECT i.id, sum(amount)"
@@ -118,9 +131,23 @@ def build(database: Database, scale: Fraction, days: int, history: int) -> None:
             print(what, *(connection.execute(f"SELECT {what}").fetchone() or ()))
 
 
-def copy_history(database: Database, first_event_day: date, days: int) -> None:
-    """Give each institution `days` more days of aggregates before its first day of events."""
-    oldest = first_event_day - timedelta(days=days)
+def standing(database: Database) -> str | None:
+    """What was built here: empty where it is not whole, None where there is nothing."""
+    with database.transaction() as connection:
+        row = connection.execute(
+            "SELECT coalesce(obj_description(to_regnamespace('lb_part'), 'pg_namespace'), ''),"
+            " to_regnamespace('lb_part') IS NOT NULL"
+        ).fetchone()
+    comment, there = row or ("", False)
+    if not there:
+        return None
+    return comment.removeprefix(_MARK) if comment.startswith(_MARK) else ""
+
+
+def copy_history(database: Database, first_event_day: date, days: int, *, have: int = 0) -> None:
+    """Give each institution `days` days of aggregates before its first day of events, of which it
+    has the last `have`.
+    """
     for cycle in range(1, -(-days // CYCLE) + 1):
         with database.transaction() as connection:
             connection.execute(
@@ -129,7 +156,8 @@ def copy_history(database: Database, first_event_day: date, days: int) -> None:
                     "back": CYCLE * cycle,
                     "first": first_event_day,
                     "last": first_event_day + (CYCLE - 1) * ONE_DAY,
-                    "oldest": oldest,
+                    "oldest": first_event_day - timedelta(days=days),
+                    "newest": first_event_day - timedelta(days=have + 1),
                 },
             )
 

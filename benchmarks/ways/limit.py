@@ -45,8 +45,8 @@ def keep_rows(database: Database, days: DayRange, scratch: Path) -> int:
     """Write the rows that stand into files, one a transaction of `run`; gives their bytes."""
     folder = _folder(scratch, days)
     folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.iterdir():
-        file.unlink()
+    for old in folder.iterdir():
+        old.unlink()
     size = 0
     with database.transaction() as connection, connection.cursor() as cursor:
         for institution in all_institutions(database):
