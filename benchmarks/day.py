@@ -92,6 +92,7 @@ def prepare(
         found: dict[str, Any] = json.loads(path.read_text())
         return found
     scratch.mkdir(parents=True, exist_ok=True)
+    state.complete_past(database, days)
     past = rollup.prepare(database, days.last, scratch) if others and len(days) == 1 else None
     in_a_process("benchmarks.one", "ours", *_arguments(database, days, scratch))
     rows, digest = state.digest(database, days)
@@ -115,6 +116,7 @@ def measure(
     database: Database, days: DayRange, way: str, scratch: Path, prepared: dict[str, Any]
 ) -> dict[str, Any]:
     """One run of one way."""
+    state.complete_past(database, days)
     load_before = round(os.getloadavg()[0], 2)
     with ServerMemory(database) as server:
         run = in_a_process("benchmarks.one", way, *_arguments(database, days, scratch))

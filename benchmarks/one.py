@@ -20,7 +20,7 @@ from benchmarks.district import DAY
 from benchmarks.harness import add_database_options, database_of, own_peak_mb
 from lb_pipelines.core.periods import DayRange
 
-WAYS = ("limit", "ours", "with_pandas", "with_duckdb", "with_sql", "naive")
+WAYS = ("limit", "limit_overlapped", "ours", "with_pandas", "with_duckdb", "with_sql", "naive")
 
 
 def main() -> None:

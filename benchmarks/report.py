@@ -24,6 +24,7 @@ from benchmarks.harness import ROOT, load, machine_line, markdown, save
 PAGE = ROOT / "docs" / "performance.md"
 NAMES = {
     "limit": "the limit",
+    "limit_overlapped": "the limit, two connections",
     "ours": "lb_pipelines",
     "with_duckdb": "DuckDB",
     "with_pandas": "pandas",

@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks import rollup
-from lb_pipelines.core.periods import DayRange
+from benchmarks.district import all_institutions
+from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.db.engine import Database
+from lb_pipelines.materialize import aggregates
+from lb_pipelines.materialize.results import Provenance
 
 # Ways write their entries in jsonb, which keeps one spelling; fractions are rounded, because the
 # last bit of a mean depends on the order of a division. Provenance, the packed distribution and
@@ -30,7 +33,7 @@ FROM ({_ROWS}) AS rows
 """
 _DIFFERING = f"""
 SELECT count(*) FROM ({_ROWS}) AS found
-LEFT JOIN lb_bench.expected AS e USING ({_KEY}, digest) WHERE e.digest IS NULL
+LEFT JOIN {{expected}} AS e USING ({_KEY}, digest) WHERE e.digest IS NULL
 """
 _SIZES = """
 SELECT s.time_granularity, count(*), sum(pg_column_size(s.*)), sum(pg_column_size(s.entries)),
@@ -42,6 +45,12 @@ SELECT sum(pg_total_relation_size(relid)), sum(pg_relation_size(relid)),
        sum(pg_indexes_size(relid))
 FROM pg_partition_tree('lb.leaderboard_snapshots') WHERE isleaf
 """
+
+
+def complete_past(database: Database, days: DayRange) -> None:
+    """Every day before these is aggregated, whatever another measurement took away."""
+    for institution in all_institutions(database):
+        aggregates.ensure(database, institution, days.first - ONE_DAY, Provenance("benchmark"))
 
 
 def before(database: Database, days: DayRange) -> None:
@@ -75,16 +84,22 @@ def keep_expected(database: Database, days: DayRange) -> None:
     span = (days.first, days.last)
     with database.transaction() as connection:
         connection.execute("CREATE SCHEMA IF NOT EXISTS lb_bench")
-        connection.execute("DROP TABLE IF EXISTS lb_bench.expected")
-        connection.execute(f"CREATE TABLE lb_bench.expected AS {_ROWS}".encode(), span)
+        connection.execute(f"DROP TABLE IF EXISTS {_expected(days)}".encode())
+        connection.execute(f"CREATE TABLE {_expected(days)} AS {_ROWS}".encode(), span)
 
 
 def differing(database: Database, days: DayRange) -> int:
     """How many rows do not say what was expected of them, or were not expected."""
     with database.transaction() as connection:
         connection.execute("SET LOCAL work_mem = '256MB'")
-        row = connection.execute(_DIFFERING.encode(), (days.first, days.last)).fetchone()
+        row = connection.execute(
+            _DIFFERING.format(expected=_expected(days)).encode(), (days.first, days.last)
+        ).fetchone()
     return row[0] if row else 0
+
+
+def _expected(days: DayRange) -> str:
+    return f'lb_bench."expected {days.first} {days.last}"'
 
 
 def sizes(database: Database) -> dict[str, Any]:

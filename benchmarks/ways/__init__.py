@@ -5,6 +5,7 @@ part, over all institutions; a runner (`one.py`) calls it in a process of its ow
 `state.before` has put the database back to where no board of the days exists.
 
 - `limit`: what nothing can undercut: the events out, the finished rows in;
+- `limit_overlapped`: the same by two connections at once;
 - `ours`: the project, as its assets do it;
 - `with_pandas`, `with_duckdb`, `with_sql`: what a good engineer would write instead;
 - `naive`: one query a board and granularity, on a sample.

@@ -65,11 +65,27 @@ def keep_rows(database: Database, days: DayRange, scratch: Path) -> int:
 
 def run(database: Database, days: DayRange, scratch: Path) -> dict[str, float]:
     """Events out, rows in."""
-    institutions = all_institutions(database)
-    files = sorted(_folder(scratch, days).iterdir())
-    if not files:
-        raise SystemExit("No rows are kept yet: limit.keep_rows comes first")
+    files = kept(scratch, days)
     watch = Stopwatch()
+    events_out(database, days)
+    watch.mark("events out")
+    for path in files:
+        rows_in(database, path)
+    watch.mark("rows in")
+    return watch.parts
+
+
+def kept(scratch: Path, days: DayRange) -> list[Path]:
+    """The files of `keep_rows`."""
+    folder = _folder(scratch, days)
+    if not folder.is_dir():
+        raise SystemExit("No rows are kept yet: limit.keep_rows comes first")
+    return sorted(folder.iterdir())
+
+
+def events_out(database: Database, days: DayRange) -> None:
+    """The events of the days to nowhere."""
+    institutions = all_institutions(database)
     with database.transaction() as connection:
         for institution in institutions:
             low, high = instants_around(days, institution.zone)
@@ -79,14 +95,14 @@ def run(database: Database, days: DayRange, scratch: Path) -> dict[str, float]:
                 first=Literal(days.first), last=Literal(days.last),
             )  # fmt: skip
             _discard(connection, statement.as_bytes(connection))
-    watch.mark("events out")
-    for path in files:
-        with database.transaction() as connection, connection.cursor() as cursor:
-            with cursor.copy(_IN) as copy, path.open("rb") as file:
-                while data := file.read(_PIECE):
-                    copy.write(data)
-    watch.mark("rows in")
-    return watch.parts
+
+
+def rows_in(database: Database, path: Path) -> None:
+    """One file into the table, committed."""
+    with database.transaction() as connection, connection.cursor() as cursor:
+        with cursor.copy(_IN) as copy, path.open("rb") as file:
+            while data := file.read(_PIECE):
+                copy.write(data)
 
 
 def _discard(connection: Connection, statement: bytes) -> None:
