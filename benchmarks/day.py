@@ -197,7 +197,7 @@ def show(result: dict[str, Any]) -> None:
     print(machine_line(result["machine"]))
     print(", ".join(f"{count:,} {what}" for what, count in result["district"].items()))
     print(
-        f"{result['days']} days to {result['last']}: {result['rows']:,} rows,"
+        f"{result['first']} to {result['last']}: {result['rows']:,} rows,"
         f" {result['rows_mb']:.0f} MB as COPY, {result['sizes']['bytes_a_row']:,} bytes a row"
         f" on disk"
     )

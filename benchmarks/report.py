@@ -47,7 +47,8 @@ def main() -> None:
     sections: dict[str, Callable[[], list[str]]] = {
         "day": lambda: day_section("day-1"),
         "day-1-10": lambda: day_section("day-1-10"),
-        "month": lambda: month_section(),
+        "day-1-100": lambda: day_section("day-1-100"),
+        "month": month_section,
         "disk": disk_section,
         "kernels": kernels_section,
         **{f"growth-{curve}": lambda curve=curve: growth_section(curve) for curve in CURVES},  # type: ignore[misc]
@@ -157,13 +158,13 @@ def _month_ratio(result: dict[str, Any]) -> str:
 def disk_section() -> list[str]:
     """Bytes of a row."""
     lines: list[str] = []
-    for name in ("month-1", "month-1-10", "day-1"):
+    for name in ("month-1", "month-1-10", "day-1", "day-1-10"):
         result = load(name)
         if not result.get("sizes"):
             continue
         sizes = result["sizes"]
         lines += [
-            f"{result['days']} days, {sizes['rows']:,} rows: **{sizes['bytes_a_row']:,} bytes a row"
+            f"{_days(result)}, {sizes['rows']:,} rows: **{sizes['bytes_a_row']:,} bytes a row"
             f" on disk** (heap {sizes['heap_a_row']:,}, indexes {sizes['indexes_a_row']:,}, TOAST"
             f" and maps {sizes['toast_and_maps_a_row']:,}).",
             "",
@@ -310,8 +311,12 @@ def _keep(figure: Any, axis: Any, name: str, title: str) -> str:
     return f"![{title}]({path.name})"
 
 
+def _days(result: dict[str, Any]) -> str:
+    return "One day" if result["days"] == 1 else f"{result['days']} days"
+
+
 def _seconds(seconds: float) -> str:
-    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.{1 if seconds >= 10 else 2}f}"
 
 
 def _ratio(ratio: float | None) -> str:
