@@ -78,11 +78,12 @@ def spec(scale: Fraction, days: int) -> District:
 def build(database: Database, scale: Fraction, days: int, history: int) -> None:
     """Fill an empty database; prints what took how long.
 
-    Does nothing where that very district stands.
+    Only brings the schema up to date where that very district stands.
     """
     wanted = f"{scale} of the full size, {days} days of events, {history} days before"
     found = standing(database)
     if found == wanted:
+        migrate.upgrade(database)
         print(f"There already: {found}")
         return
     if found is not None:
