@@ -8,14 +8,21 @@ LOCK := requirements.lock
 # A generated district, or the OULAD files of this directory: make run OULAD=../oulad
 OULAD ?=
 
+# What `make benchmark` builds and measures, and where its server lies.
+SCALE ?= 1/10
+DATA ?= .lb/benchmarks
+
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types contracts pytest screenshots format lock clean
+.PHONY: help run test lint types contracts pytest screenshots benchmark benchmark-kernels format \
+	lock clean
 
 help:
 	@echo "make run              start everything; the UI's address comes last; Ctrl-C stops it"
 	@echo "make run OULAD=DIR    the same on the Open University's data (CSV or Parquet) in DIR"
 	@echo "make test             ruff, mypy, import contracts and all tests"
 	@echo "make screenshots      the pictures of docs/, by a Chromium that is driven through the UI"
+	@echo "make benchmark        build the district of SCALE=$(SCALE) (1/100, 1/10, 1), measure its day"
+	@echo "make benchmark-kernels  the small kernels by themselves"
 	@echo "make format           let ruff format and fix"
 	@echo "make lock             resolve requirements.lock again from setup.py"
 	@echo "make clean            delete the virtual environment, the data in .lb and all caches"
@@ -44,6 +51,18 @@ pytest: $(VENV)/.dev
 screenshots: $(VENV)/.dev
 	LB_REQUIRE_CHROMIUM=1 LB_SCREENSHOTS=docs $(BIN)/pytest lb_pipelines_tests/test_browser_story.py
 
+# The server of each scale lies in a directory of its own and stays, built once.
+AT = $(DATA)/$(subst /,-,$(SCALE))
+benchmark: $(VENV)/.benchmarks
+	$(BIN)/python -m benchmarks.district --data "$(AT)" --scale $(SCALE)
+	$(BIN)/python -m benchmarks.day --data "$(AT)" --scratch "$(AT)-scratch" --save day-$(subst /,-,$(SCALE))
+
+benchmark-kernels: $(VENV)/.benchmarks
+	@mkdir -p .benchmarks
+	$(BIN)/pytest benchmarks/kernels --quiet --benchmark-only --benchmark-group-by=func \
+		--benchmark-columns=median,iqr,rounds --benchmark-json=.benchmarks/kernels.json
+	$(BIN)/python -m benchmarks.report --kernels .benchmarks/kernels.json
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -63,9 +82,13 @@ $(VENV)/.dev: $(VENV)/.run
 	PIP_CONSTRAINT=$(LOCK) $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+$(VENV)/.benchmarks: $(VENV)/.dev
+	PIP_CONSTRAINT=$(LOCK) $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmarks]'
+	@touch $@
+
 lock: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --upgrade --no-header \
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --extra benchmarks --upgrade --no-header \
 		--no-annotate --quiet --output-file $(LOCK) setup.py
 
 clean:

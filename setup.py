@@ -47,6 +47,12 @@ setup(
             "scipy",
             "setuptools",  # Here only so that the lock holds the one that builds the package.
         ],
+        # For benchmarks/; apart from dev, so that `make test` need not wait for it.
+        "benchmarks": [
+            "duckdb",
+            "matplotlib",
+            "pytest-benchmark",
+        ],
         "redis": ["redis>=5"],  # For LB_CACHE_URL.
     },
     entry_points={"console_scripts": ["lb = lb_pipelines.cli:app"]},

@@ -1,0 +1,1 @@
+"""Small kernels, each by itself; `test_kernels` says how to run them."""
