@@ -32,7 +32,7 @@ from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import migrate, partitions
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
-from lb_pipelines.materialize import aggregates, snapshots, trends
+from lb_pipelines.materialize import aggregates, past, snapshots, trends
 from lb_pipelines.materialize.results import Provenance
 from lb_pipelines.service import LeaderboardService
 from lb_pipelines_tests import oracle
@@ -140,7 +140,8 @@ def build(database: Database) -> None:
             pass
         clock.print(f"trends of {type}")
     # As runs of single days leave them.
-    aggregates.ensure_totals(database, institution, [d for d in DAYS if d.day == 1])
+    months = [day for day in DAYS if day.day == 1]
+    past.ensure_totals(database, institution, dict.fromkeys(BoardType, months))
     clock.print("totals")
     per_day = 50 * 5 * 4
     filled = DayRange(LAST - timedelta(days=FILLER_ROWS // per_day), LAST)

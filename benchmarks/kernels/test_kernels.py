@@ -18,7 +18,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from lb_pipelines.core import distribution, json_lists
 from lb_pipelines.core.correlation import tau_b
-from lb_pipelines.core.ranking import Int32, Int64, rank
+from lb_pipelines.core.ranking import Int32, Int64, Levels, rank
 from lb_pipelines.core.sums import RunningSums, Sums, boards_of, pair_codes, students_of
 from lb_pipelines.core.words import RankMethod
 
@@ -46,17 +46,26 @@ def many(request: pytest.FixtureRequest) -> Input:
 
 
 def test_rank(benchmark: BenchmarkFixture, many: Input) -> None:
-    ranking = benchmark(rank, many.boards, many.codes, many.points, RankMethod.COMPETITION)
-    assert ranking.ranks[0] == 1
-    assert len(ranking.ranks) == len(many.codes)
+    def levels() -> Levels:
+        # Counting is put off until it is asked for.
+        return rank(many.boards, many.codes, many.points, RankMethod.COMPETITION).levels
+
+    assert benchmark(levels).counts.sum() == len(many.codes)
+
+
+def test_top(benchmark: BenchmarkFixture, many: Input) -> None:
+    ranking = rank(many.boards, many.codes, many.points, RankMethod.COMPETITION)
+    assert ranking.levels
+    top = benchmark(ranking.top, TOP)
+    assert (top.ranks[top.offsets[:-1]] == 1).all()
 
 
 def test_find_previous_ranks(benchmark: BenchmarkFixture, many: Input) -> None:
     now = rank(many.boards, many.codes, many.points, RankMethod.COMPETITION)
-    members = now.members[now.top(TOP)[0]]
+    members = now.top(TOP).members
 
     def find() -> Int32:
-        # A new ranking each time: it keeps its index.
+        # A new ranking each time: it keeps its levels.
         then = rank(many.boards, many.codes, many.points[::-1].copy(), RankMethod.COMPETITION)
         return then.find(members)[0]
 
@@ -71,18 +80,18 @@ def test_pack_distributions(benchmark: BenchmarkFixture, many: Input) -> None:
 
 def test_json_lists(benchmark: BenchmarkFixture, many: Input) -> None:
     ranking = rank(many.boards, many.codes, many.points, RankMethod.COMPETITION)
-    rows, offsets = ranking.top(TOP)
+    top = ranking.top(TOP)
     ids = json_lists.quoted(pa.array([f"s{n:06d}" for n in range(50_000)]))
-    students = students_of(ranking.members[rows])
+    students = students_of(top.members)
 
     def texts() -> list[bytes]:
         members = {
-            "rank": json_lists.numbers(ranking.ranks[rows]),
+            "rank": json_lists.numbers(top.ranks),
             "studentId": ids.take(pa.array(students)),
-            "points": json_lists.numbers(ranking.points[rows]),
-            "previousRank": json_lists.numbers(ranking.ranks[rows], null_where=students == 0),
+            "points": json_lists.numbers(top.points),
+            "previousRank": json_lists.numbers(top.ranks, null_where=students == 0),
         }
-        return json_lists.lists(json_lists.objects(members), offsets)
+        return json_lists.lists(json_lists.objects(members), top.offsets)
 
     assert len(benchmark(texts)) == len(ranking.boards)
 
@@ -121,7 +130,7 @@ def test_group_events(benchmark: BenchmarkFixture, many: Input) -> None:
 def test_tau_b(benchmark: BenchmarkFixture, many: Input) -> None:
     """Rank correlation of the top of every board with other ranks."""
     ranking = rank(many.boards, many.codes, many.points, RankMethod.COMPETITION)
-    rows, offsets = ranking.top(TOP)
-    ranks = ranking.ranks[rows]
+    top = ranking.top(TOP)
+    ranks = top.ranks
     other = np.random.default_rng(4).permutation(ranks)
-    assert len(benchmark(tau_b, ranks, other, offsets)) == len(ranking.boards)
+    assert len(benchmark(tau_b, ranks, other, top.offsets)) == len(ranking.boards)

@@ -1,28 +1,37 @@
-"""The project itself: the verbs of `materialize`, in the order in which a run's assets use them."""
+"""The project itself, as a run makes a day: two institutions at a time, each its aggregates, then
+all of its boards in one pass."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks.district import all_institutions
 from benchmarks.harness import Stopwatch
+from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
-from lb_pipelines.materialize import aggregates, snapshots
-from lb_pipelines.materialize.results import Provenance
+from lb_pipelines.materialize import aggregates, snapshots, writing
+from lb_pipelines.materialize.concurrently import Ended, side_by_side
+from lb_pipelines.materialize.results import DayResult, Provenance
+from lb_pipelines.orchestration.assets.leaderboards import INSTITUTIONS_AT_ONCE
 
 
 def run(database: Database, days: DayRange, scratch: Path) -> dict[str, float]:
     """Aggregates and snapshots of all institutions."""
     watch = Stopwatch()
     provenance = Provenance("benchmark")
-    for institution in all_institutions(database):
-        for _ in aggregates.materialize(database, institution, days, provenance):
-            pass
-        watch.mark("aggregates")
-        for type in BoardType:
-            for _ in snapshots.materialize(database, institution, type, days, provenance):
-                pass
-            watch.mark(f"{type} snapshots")
+    products = [snapshots.product(type, provenance) for type in BoardType]
+
+    def make(institution: Institution) -> Iterator[DayResult]:
+        yield from aggregates.materialize(database, institution, days, provenance)
+        yield from writing.write(database, institution, products, days, provenance)
+
+    work = {one.id: partial(make, one) for one in all_institutions(database)}
+    for done in side_by_side(work, INSTITUTIONS_AT_ONCE):
+        if isinstance(done, Ended) and done.error is not None:
+            raise done.error
+    watch.mark("aggregates and snapshots")
     return watch.parts
