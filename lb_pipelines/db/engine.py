@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+import orjson
 import psycopg
 import psycopg.errors
 import sqlalchemy
 from psycopg.pq import TransactionStatus
 from psycopg.sql import SQL, Literal
+from psycopg.types.json import set_json_loads
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -27,6 +29,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 OLDEST_SERVER, NEWEST_SERVER = 15, 18
 LEAF_BUDGET = 3_000
 """Leaves below both partitioned roots together; above it a plan that cannot prune costs seconds."""
+
+_PLANS_KEPT = 200
 
 # A generic plan of a prepared statement cannot prune and locks every leaf; JIT compiles plans
 # that run for milliseconds; days are computed with explicit zones only.
@@ -77,7 +81,7 @@ class Database:
             isolation_level="AUTOCOMMIT",
             pool_reset_on_return=None,
         )
-        _let_plans_last(self._readers)
+        _made_for_reading(self._readers)
 
     @classmethod
     def over(cls, engine: sqlalchemy.Engine, *, leaf_budget: int = LEAF_BUDGET) -> Database:
@@ -94,7 +98,7 @@ class Database:
         database = cls(engine.url, leaf_budget=leaf_budget)
         database.engine = _engine_like(engine, pool_pre_ping=True)
         database._readers = _engine_like(engine, isolation_level="AUTOCOMMIT")
-        _let_plans_last(database._readers)
+        _made_for_reading(database._readers)
         return database
 
     @contextmanager
@@ -132,8 +136,8 @@ class Database:
         dimensions; leaves and ledgers are refused). One round trip begins it and one ends it, and
         the connection keeps nothing of it. It guards against mistakes in statements, not against
         SQL that strangers write: whoever can say RESET ROLE is out of it.
-        `generic_plans`: prepared statements are planned once a connection, until one of them says
-        otherwise; whoever asks for it has read the charter of sql/reading.sql.
+        `generic_plans`: prepared statements are planned once a connection; whoever asks for it has
+        read the charter of sql/reading.sql.
         Raises `MissingRole` where this user may not become lb_reader.
         """
         mode = "force_generic_plan" if generic_plans else "force_custom_plan"
@@ -238,13 +242,17 @@ def _engine_like(engine: sqlalchemy.Engine, **options: Any) -> sqlalchemy.Engine
     return made
 
 
-def _let_plans_last(readers: sqlalchemy.Engine) -> None:
-    """Let prepared statements of `at_once` keep their plans; `reading` sets its own way."""
+def _made_for_reading(readers: sqlalchemy.Engine) -> None:
+    """Let a reader's connections keep their plans from the first time on, and read JSON fast."""
 
     def prepare(connection: Connection, _: object) -> None:
-        connection.execute("SET plan_cache_mode = auto")
+        # `reading` sets its own way.
+        connection.execute("SET plan_cache_mode = auto", prepare=False)
         if not connection.autocommit:
             connection.commit()
+        connection.prepare_threshold = 0
+        connection.prepared_max = _PLANS_KEPT
+        set_json_loads(orjson.loads, connection)
 
     sqlalchemy.event.listen(readers, "connect", prepare)
 

@@ -10,7 +10,15 @@ from datetime import date, timedelta
 from typing import Any
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import DayRange, Term, academic_years_around, instants_around
+from lb_pipelines.core.periods import (
+    ONE_DAY,
+    DayRange,
+    Term,
+    academic_years_around,
+    instants_around,
+    month_start,
+    next_month,
+)
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection
@@ -180,40 +188,63 @@ def closing_snapshots(
 
     Whole, unless `student_ids` says whose entries alone are wanted.
     """
+    # Most periods have a live snapshot of their very last day, and such are found without a search.
+    found = _snapshots(
+        connection,
+        queries.reading.snapshots_of_days,
+        (institution, board, granularity),
+        periods[:at_most],
+        student_ids,
+        days=[period.last for period in periods[:at_most]],
+    )
+    found.sort(key=lambda stored: stored.day, reverse=True)
+    if len(found) < min(at_most, len(periods)):
+        there = {stored.day for stored in found}
+        gaps = [period for period in periods if period.last not in there]
+        prefix = f"{institution.id}:{board.type}:{board.id}:{granularity}:"
+        found += _snapshots(
+            connection,
+            queries.reading.closing_snapshots,
+            (institution, board, granularity),
+            gaps,
+            student_ids,
+            firsts=[period.first for period in gaps],
+            lasts=[period.last for period in gaps],
+            first_ids=[f"{prefix}{period.first}" for period in gaps],
+            last_ids=[f"{prefix}{period.last}" for period in gaps],
+            at_most=at_most,
+            years=_years(gaps),
+        )
+        found.sort(key=lambda stored: stored.day, reverse=True)
+    return found[:at_most]
+
+
+def _snapshots(
+    connection: Connection,
+    query: Any,
+    which: tuple[Institution, NamedBoard, Granularity],
+    periods: Sequence[DayRange],
+    student_ids: Sequence[str] | None,
+    **more: Any,
+) -> list[StoredBoard]:
+    """Rows of one of the queries that give stored boards; `more` are its own parameters."""
     if not periods:
         return []
-    what = {
-        **_board(institution, board, granularity),
-        "institution_key": institution.key,
-        "asset": f"{board.type.lower()}_snapshots",
-        "whole": student_ids is None,
-        "student_ids": list(student_ids or ()),
-    }
-    prefix = f"{institution.id}:{board.type}:{board.id}:{granularity}:"
-    # Most periods have a snapshot of their very last day, and such are found without a search.
-    days = [period.last for period in periods[:at_most]]
-    rows = list(
-        queries.reading.snapshots_of_days(
-            connection,
-            **what,
-            days=days,
-            ids=[f"{prefix}{day}" for day in days],
-            years=_years(days[-1], days[0]),
-        )
+    institution, board, granularity = which
+    years = {"years": more.pop("years")} if "years" in more else {}
+    constants = _leaves(institution, board.type, periods) | years
+    rows = connection.execute(
+        queries.with_constants(query, whole=student_ids is None, **constants),
+        {
+            "institution_key": institution.key,
+            "asset": f"{board.type.lower()}_snapshots",
+            "reference_id": board.id,
+            "granularity": granularity.value,
+            "student_ids": list(student_ids or ()),
+            **more,
+        },
     )
-    gaps = len(rows) < len(days)
-    if gaps and (len(days) < len(periods) or any(len(period) > 1 for period in periods)):
-        bounds = _bounds(periods)
-        rows = queries.reading.closing_snapshots(
-            connection,
-            **what,
-            **bounds,
-            first_ids=[f"{prefix}{p.first}" for p in periods],
-            last_ids=[f"{prefix}{p.last}" for p in periods],
-            years=_years(bounds["first"], bounds["last"]),
-            at_most=at_most,
-        )
-    return [StoredBoard(*row[:-1]) for row in rows]
+    return [StoredBoard(*row) for row in rows]
 
 
 def closing_trends(
@@ -226,11 +257,18 @@ def closing_trends(
     """The last trend of each period, in the order of the periods."""
     if not periods:
         return []
-    return list(
-        queries.reading.closing_trends(
-            connection, **_board(institution, board, granularity), **_bounds(periods)
-        )
+    query = queries.with_constants(
+        queries.reading.closing_trends, **_leaves(institution, board.type, periods)
     )
+    return connection.execute(
+        query,
+        {
+            "reference_id": board.id,
+            "granularity": granularity.value,
+            "firsts": [period.first for period in periods],
+            "lasts": [period.last for period in periods],
+        },
+    ).fetchall()
 
 
 def places_of_boards(
@@ -242,20 +280,28 @@ def places_of_boards(
 ) -> list[tuple[BoardType, str, Granularity, StoredBoard]]:
     """All granularities of these boards on a day, with the entry of one student."""
     keys = [(board.type, board.id) for board in boards]
-    rows = queries.reading.places_of_boards(
-        connection,
+    query = queries.with_constants(
+        queries.reading.places_of_boards,
         institution_id=institution.id,
-        institution_key=institution.key,
-        types=[str(type) for type, _ in keys],
-        references=[id for _, id in keys],
-        day=day,
-        years=academic_years_around(day),
-        ids=[f"{institution.id}:{type}:{id}:{g}:{day}" for type, id in keys for g in Granularity],
-        student_id=student_id,
+        years=tuple(academic_years_around(day)),
+        **_months([DayRange(day, day)]),
+    )
+    rows = connection.execute(
+        query,
+        {
+            "institution_key": institution.key,
+            "types": [str(type) for type, _ in keys],
+            "references": [id for _, id in keys],
+            "day": day,
+            "ids": [
+                f"{institution.id}:{type}:{id}:{g}:{day}" for type, id in keys for g in Granularity
+            ],
+            "student_id": student_id,
+        },
     )
     return [
         (BoardType(type), reference, Granularity(granularity), StoredBoard(*rest))
-        for type, reference, granularity, *rest, _ in rows
+        for type, reference, granularity, *rest in rows
     ]
 
 
@@ -326,24 +372,22 @@ def _keys(
     return {BoardType.CLASS: class_, BoardType.SUBJECT: subject, BoardType.CAMPUS: campus}
 
 
-def _board(institution: Institution, board: NamedBoard, granularity: Granularity) -> dict[str, Any]:
+def _leaves(
+    institution: Institution, type: BoardType, periods: Sequence[DayRange]
+) -> dict[str, Any]:
+    """The constants that say which leaves of the boards a plan may hold."""
+    return {"institution_id": institution.id, "type": type.value, **_months(periods)}
+
+
+def _months(periods: Sequence[DayRange]) -> dict[str, date]:
+    """The ends of the months of some periods, so that all of a month share one plan."""
     return {
-        "institution_id": institution.id,
-        "type": board.type.value,
-        "reference_id": board.id,
-        "granularity": granularity.value,
+        "first": month_start(min(period.first for period in periods)),
+        "last": next_month(max(period.last for period in periods)) - ONE_DAY,
     }
 
 
-def _bounds(periods: Sequence[DayRange]) -> dict[str, Any]:
-    return {
-        "first": min(p.first for p in periods),
-        "last": max(p.last for p in periods),
-        "firsts": [p.first for p in periods],
-        "lasts": [p.last for p in periods],
-    }
-
-
-def _years(first: date, last: date) -> list[str]:
-    """Every academic year that a day of the range can lie in."""
-    return [f"{year}-{year + 1}" for year in range(first.year - 1, last.year + 1)]
+def _years(periods: Sequence[DayRange]) -> tuple[str, ...]:
+    """Every academic year that a day of these months can lie in."""
+    first, last = _months(periods).values()
+    return tuple(f"{year}-{year + 1}" for year in range(first.year - 1, last.year + 1))
