@@ -389,7 +389,8 @@ def measure(database: Database, what: str, number: int, ask: Callable[[], Any]) 
     server = Path(f"/proc/{database.at_once(lambda c: c.info.backend_pid)}/schedstat")
     walls, cpus = [], []
     for _ in range(number // 10 + number):
-        wall, cpu = time.perf_counter(), _cpu(server)
+        cpu = _cpu(server)
+        wall = time.perf_counter()
         ask()
         walls.append(1000 * (time.perf_counter() - wall))
         cpus.append(_cpu(server) - cpu)

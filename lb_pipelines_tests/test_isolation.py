@@ -84,9 +84,9 @@ def twins(_databases: _Databases) -> Iterator[Database]:
         )
         connection.execute(
             "INSERT INTO lb.point_totals (institution_key, before, through_revision, students,"
-            " classes, subjects, campuses, points, events) SELECT institution_key, day, 1,"
-            " students, classes, subjects, campuses, points, events"
-            " FROM lb.point_aggregates WHERE day = %s",
+            " classes, subjects, campuses, points, events, block_students, blocks)"
+            " SELECT institution_key, day, 1, students, classes, subjects, campuses, points,"
+            " events, students[1:1], 'packed' FROM lb.point_aggregates WHERE day = %s",
             (DAY,),
         )
     yield database
@@ -202,6 +202,9 @@ def parameters(twins: Database) -> dict[str, Any]:
         "days": [DAY - timedelta(days=n) for n in range(5)],
         "edges": [first, DAY + timedelta(days=1)],
         "trusted_age": "1 minute",
+        "revisions": [0],
+        "least_days": 1,
+        "block_bytes": 28,
         "whole": True,
         "day": DAY,
         "before": DAY,

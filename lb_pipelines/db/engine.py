@@ -30,8 +30,6 @@ OLDEST_SERVER, NEWEST_SERVER = 15, 18
 LEAF_BUDGET = 3_000
 """Leaves below both partitioned roots together; above it a plan that cannot prune costs seconds."""
 
-_PLANS_KEPT = 200
-
 # A generic plan of a prepared statement cannot prune and locks every leaf; JIT compiles plans
 # that run for milliseconds; days are computed with explicit zones only.
 _SESSION = "-c plan_cache_mode=force_custom_plan -c jit=off -c timezone=UTC"
@@ -251,7 +249,6 @@ def _made_for_reading(readers: sqlalchemy.Engine) -> None:
         if not connection.autocommit:
             connection.commit()
         connection.prepare_threshold = 0
-        connection.prepared_max = _PLANS_KEPT
         set_json_loads(orjson.loads, connection)
 
     sqlalchemy.event.listen(readers, "connect", prepare)

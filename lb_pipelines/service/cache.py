@@ -90,7 +90,8 @@ class BoardCache:
         self._region = region_from(None) if region is None else region
         self._failures = _failures(self._region)
         # What else could give another value for the same arguments.
-        self._where = [__version__, database.url.render_as_string(hide_password=True)]
+        where = (__version__, database.url.render_as_string(hide_password=True))
+        self._where = hashlib.blake2b(repr(where).encode(), digest_size=20)
         self._clock = clock
         self._paused_until = clock()
         self._lock = threading.Lock()
@@ -117,8 +118,9 @@ class BoardCache:
         version = versions.version_of(self._database, institution_id, types, days)
         if version is None:
             return make()
-        names = [board.type, board.reference_id, board.granularity] if board else None
-        depends = [institution_id, version, method, names, days.first, days.last, dict(arguments)]
+        names = (board.type, board.reference_id, board.granularity) if board else None
+        range_ = (days.first.toordinal(), days.last.toordinal())
+        depends = (institution_id, version, method, names, range_, dict(arguments))
         made: list[T] = []
 
         def create() -> T:
@@ -127,11 +129,17 @@ class BoardCache:
                 made.append(make())
             return made[0]
 
-        value = self._kept(_key([*self._where, *depends]), create, _lifetime(board))
+        value = self._kept(self._key(depends), create, _lifetime(board))
         with self._lock:
             self._misses += len(made)
             self._hits += 1 - len(made)
         return value
+
+    def _key(self, depends: tuple[object, ...]) -> str:
+        """Hashed, so that no student's id stands in the keys of Redis."""
+        digest = self._where.copy()
+        digest.update(json.dumps(depends, default=str).encode())
+        return "lb:" + digest.hexdigest()
 
     def _kept(self, key: str, create: Callable[[], T], lifetime: float) -> T:
         if self._clock() < self._paused_until:
@@ -195,12 +203,6 @@ def _failures(region: CacheRegion) -> tuple[type[Exception], ...]:
     from redis.exceptions import RedisError  # An extra of setup.py.
 
     return (RedisError,)
-
-
-def _key(depends: list[object]) -> str:
-    """Hashed, so that no student's id stands in the keys of Redis."""
-    text = json.dumps(depends, sort_keys=True, default=str)
-    return "lb:" + hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
 
 def _lifetime(board: BoardKey | None) -> float:

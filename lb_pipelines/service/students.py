@@ -17,20 +17,23 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from lb_pipelines.core.distribution import Distribution, unpack
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange
-from lb_pipelines.core.words import BoardType, RankMethod
+from lb_pipelines.core.words import RankMethod
 from lb_pipelines.db.engine import Connection
 from lb_pipelines.db.repositories import reading
-from lb_pipelines.db.repositories.reading import NamedBoard, StoredBoard
+from lb_pipelines.db.repositories.reading import Cell, NamedBoard, StoredBoard
 from lb_pipelines.errors import StaleBoard
 from lb_pipelines.service import neighbours
 from lb_pipelines.service.results import BoardKey, Standing
+
+# Whoever asks twice pays another round trip and another start of the plan.
+_DAYS_READ_BESIDES = 31
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def standings(
     found = [_in_top(place, student) for place in places]
     below = [place for place, standing in zip(places, found, strict=True) if standing is None]
     if below:
-        points = _Points(connection, institution, student, [p.stored.window for p in below])
+        points = _Points(connection, institution, student, [place.stored for place in below])
         rest = iter([_below_top(connection, institution, student, p, points) for p in below])
         found = [standing or next(rest) for standing in found]
     return [standing for standing in found if standing is not None]
@@ -104,7 +107,7 @@ def _below_top(
     distribution = unpack(stored.distribution)
     if not points.as_made(stored):
         return _of_whole(connection, institution, student, place, distribution)
-    total = points.on(place.board, stored.window)
+    total = points.on(place.board, stored)
     if total is None:
         return _standing(place, student, None, None, None)
     last = stored.last_entry
@@ -156,52 +159,89 @@ def _standing(
 
 
 class _Points:
-    """A student's points in some windows of days, as they were aggregated."""
+    """A student's points in the windows of some stored boards, as they were aggregated.
+
+    Of a long window the stored totals within it give the greatest part, so that the past costs
+    nothing; the days before the first of them and after the last come from the student's events.
+    """
 
     def __init__(
         self,
         connection: Connection,
         institution: Institution,
         student: Student,
-        windows: Sequence[DayRange],
+        boards: Iterable[StoredBoard],
     ) -> None:
-        days = DayRange(min(w.first for w in windows), max(w.last for w in windows))
-        self._edges = sorted({d for w in windows for d in (w.first, w.last + ONE_DAY)})
-        self._sums: dict[tuple[BoardType, int], dict[int, tuple[int, int]]] = defaultdict(dict)
-        read = reading.points_between(connection, institution, student.key, days, self._edges)
-        for between, keys, points, events in read.sums:
-            self._add(between, keys, points, events)
-        if read.doubted:
-            cells = reading.cells_of_student(connection, institution, student.key, read.doubted)
-            for cell in cells:
-                between = bisect_right(self._edges, cell.day)
-                self._add(between, cell.keys, cell.points, cell.events)
-        self._revisions = read.revisions
+        windows = list({(board.window, board.through_revision): None for board in boards})
+        self._windows = dict(
+            zip(
+                windows,
+                reading.windows_of_student(connection, institution, student.key, windows),
+                strict=True,
+            )
+        )
+        pieces = [piece for window in windows for piece in self._pieces(*window)]
+        self._edges = sorted({day for p in pieces for day in (p.first, p.last + ONE_DAY)})
+        self._cells: dict[int, list[Cell]] = defaultdict(list)
+        for days in _joined(pieces):
+            read = reading.points_between(connection, institution, student.key, days, self._edges)
+            for between, cell in read.sums:
+                self._cells[between].append(cell)
+            if read.doubted:
+                for day, cell in reading.cells_of_student(
+                    connection, institution, student.key, read.doubted
+                ):
+                    self._cells[bisect_right(self._edges, day)].append(cell)
 
     def as_made(self, stored: StoredBoard) -> bool:
         """Whether the aggregates of the window are still those that the board was made from."""
-        through = stored.through_revision
-        between = self._between(stored.window)
-        return all(revision <= through for at, revision in self._revisions.items() if at in between)
+        return not self._windows[stored.window, stored.through_revision].changed
 
-    def on(self, board: NamedBoard, window: DayRange) -> int | None:
+    def on(self, board: NamedBoard, stored: StoredBoard) -> int | None:
         """Their points on a board; None where they had no event."""
-        between = self._between(window)
-        sums = self._sums.get((board.type, board.key), {})
-        own = [sum_ for at, sum_ in sums.items() if at in between]
-        return sum(points for points, _ in own) if any(events for _, events in own) else None
+        points = events = 0
+        for sign, cell in self._of(stored):
+            if cell.keys[board.type] == board.key:
+                points += sign * cell.points
+                events += sign * cell.events
+        return points if events else None
 
-    def _between(self, window: DayRange) -> range:
-        """The places between edges that make up a window."""
-        return range(
-            bisect_right(self._edges, window.first), bisect_right(self._edges, window.last) + 1
-        )
+    def _of(self, stored: StoredBoard) -> Iterator[tuple[int, Cell]]:
+        """The cells to add (1) and to take away (-1)."""
+        window = stored.window, stored.through_revision
+        totals = self._windows[window].totals
+        if totals is not None:
+            early, late = totals
+            yield from ((1, cell) for cell in late.cells)
+            yield from ((-1, cell) for cell in early.cells)
+        for piece in self._pieces(*window):
+            for between in range(
+                bisect_right(self._edges, piece.first), bisect_right(self._edges, piece.last) + 1
+            ):
+                yield from ((1, cell) for cell in self._cells[between])
 
-    def _add(
-        self, between: int, keys: Mapping[BoardType, int | None], points: int, events: int
-    ) -> None:
-        for type, key in keys.items():
-            if key is not None:
-                of_board = self._sums[type, key]
-                before = of_board.get(between, (0, 0))
-                of_board[between] = before[0] + points, before[1] + events
+    def _pieces(self, window: DayRange, revision: int) -> list[DayRange]:
+        """The days that totals leave to the events."""
+        totals = self._windows[window, revision].totals
+        if totals is None:
+            return [window]
+        early, late = totals
+        return [
+            DayRange(first, last)
+            for first, last in (
+                (window.first, early.before - ONE_DAY),
+                (late.before, window.last),
+            )
+            if first <= last
+        ]
+
+
+def _joined(pieces: Iterable[DayRange]) -> list[DayRange]:
+    """Ranges that hold these: one where the events of all months between are little to read."""
+    joined: list[DayRange] = []
+    for piece in sorted(pieces, key=lambda piece: piece.first):
+        if joined and (piece.first - joined[-1].last).days <= _DAYS_READ_BESIDES:
+            joined[-1] = DayRange(joined[-1].first, max(joined[-1].last, piece.last))
+        else:
+            joined.append(piece)
+    return joined

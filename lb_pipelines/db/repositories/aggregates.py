@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lb_pipelines.core import blocks
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, instants_around
 from lb_pipelines.core.ranking import Int64
@@ -248,12 +249,15 @@ def store_total(
     through_revision: int,
     cells: Cells,
 ) -> None:
-    """Keep the sum of all days before a cut."""
+    """Keep the sum of all days before a cut, by column and by student."""
+    block_students, packed = blocks.pack(cells.keys, cells.points, cells.events)
     queries.aggregates.store_total(
         _Cursor(connection),
         institution_key=institution.key,
         before=before,
         through_revision=through_revision,
+        block_students=Int4Array(block_students),
+        blocks=packed,
         **_columns(cells),
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from lb_pipelines.core import blocks
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import (
     ONE_DAY,
@@ -26,7 +27,8 @@ from lb_pipelines.db.engine import Connection
 TRUSTED_AGE = timedelta(hours=6)
 """An event becomes visible when its transaction commits. One updated so long before its day was
 aggregated is taken to have been seen; of younger ones the aggregate itself is asked."""
-EARLIEST = date(1970, 1, 2)
+# A shorter window lies in two months of events at most, and those are read as fast as totals.
+_LEAST_DAYS = 28
 
 _Json = Mapping[str, Any]
 
@@ -96,26 +98,44 @@ class StoredBoard:
         return ledger if self.live else made_from
 
 
-@dataclass(frozen=True)
-class PointsBetween:
-    """A student's sums by (place between edges, class key, subject key, campus key), of the days
-    on which the events are sure to be what was aggregated; the days on which they are not; and the
-    highest revision of the aggregates by place between edges.
-    """
-
-    sums: Sequence[tuple[int, Mapping[BoardType, int | None], int, int]]
-    doubted: Sequence[date]
-    revisions: Mapping[int, int]
+Keys = Mapping[BoardType, int | None]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A student's aggregated points of one local day in one class, subject and campus."""
+    """A student's points and events in one class, subject and campus, over some days."""
 
-    day: date
-    keys: Mapping[BoardType, int | None]
+    keys: Keys
     points: int
     events: int
+
+
+@dataclass(frozen=True)
+class Total:
+    """A student's cells over all days before one."""
+
+    before: date
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class AggregatedWindow:
+    """`changed`: a day of the window was aggregated anew since a revision. `totals`: two within
+    it, whose difference is what was aggregated of the days between.
+    """
+
+    changed: bool
+    totals: tuple[Total, Total] | None
+
+
+@dataclass(frozen=True)
+class PointsBetween:
+    """A student's sums by place between edges, of the days on which the events are sure to be what
+    was aggregated; and the days on which they are not.
+    """
+
+    sums: Sequence[tuple[int, Cell]]
+    doubted: Sequence[date]
 
 
 def opening(
@@ -305,6 +325,44 @@ def places_of_boards(
     ]
 
 
+def windows_of_student(
+    connection: Connection,
+    institution: Institution,
+    student: int,
+    windows: Sequence[tuple[DayRange, int]],
+) -> list[AggregatedWindow]:
+    """What the aggregates know of each of these (window, revision), for one student."""
+    rows = queries.reading.windows_of_student(
+        connection,
+        institution_key=institution.key,
+        student_key=student,
+        firsts=[window.first for window, _ in windows],
+        lasts=[window.last for window, _ in windows],
+        revisions=[revision for _, revision in windows],
+        least_days=_LEAST_DAYS,
+        block_bytes=blocks.BYTES,
+    )
+    return [
+        AggregatedWindow(
+            changed,
+            None
+            if before is None
+            else (_total(student, first, early), _total(student, before, late)),
+        )
+        for changed, first, early, before, late in rows
+    ]
+
+
+def _total(student: int, before: date, packed: bytes) -> Total:
+    return Total(
+        before,
+        [
+            Cell(_keys(class_ or None, subject or None, campus or None), points, events)
+            for class_, subject, campus, points, events in blocks.cells_of(student, packed)
+        ],
+    )
+
+
 def points_between(
     connection: Connection,
     institution: Institution,
@@ -326,26 +384,24 @@ def points_between(
         edges=list(edges),
         trusted_age=TRUSTED_AGE,
     )
-    sums, doubted, revisions = [], [], {}
-    for day, place, class_, subject, campus, points, events, revision in rows:
+    sums, doubted = [], []
+    for day, place, class_, subject, campus, points, events in rows:
         if day is not None:
             doubted.append(day)
-        elif revision is not None:
-            revisions[place] = revision
         else:
-            sums.append((place, _keys(class_, subject, campus), points, events))
-    return PointsBetween(sums, doubted, revisions)
+            sums.append((place, Cell(_keys(class_, subject, campus), points, events)))
+    return PointsBetween(sums, doubted)
 
 
 def cells_of_student(
     connection: Connection, institution: Institution, student: int, days: Sequence[date]
-) -> list[Cell]:
-    """A student's points of these days as they were aggregated."""
+) -> list[tuple[date, Cell]]:
+    """A student's points of each of these days as they were aggregated."""
     rows = queries.reading.cells_of_student(
         connection, institution_key=institution.key, student_key=student, days=list(days)
     )
     return [
-        Cell(day, _keys(class_, subject, campus), points, events)
+        (day, Cell(_keys(class_, subject, campus), points, events))
         for day, class_, subject, campus, points, events in rows
     ]
 
@@ -366,9 +422,7 @@ def boards_of_student(
     return [NamedBoard(key, name, BoardType(type), id) for type, key, id, name in rows]
 
 
-def _keys(
-    class_: int | None, subject: int | None, campus: int | None
-) -> dict[BoardType, int | None]:
+def _keys(class_: int | None, subject: int | None, campus: int | None) -> Keys:
     return {BoardType.CLASS: class_, BoardType.SUBJECT: subject, BoardType.CAMPUS: campus}
 
 

@@ -100,16 +100,17 @@ WHERE institution_key = :institution_key AND before = :before;
 SELECT before, through_revision FROM lb.point_totals
 WHERE institution_key = :institution_key ORDER BY before;
 
--- name: store_total(institution_key, before, through_revision, students, classes, subjects, campuses, points, events)!
+-- name: store_total(institution_key, before, through_revision, students, classes, subjects, campuses, points, events, block_students, blocks)!
 -- A change of an earlier day that was committed meanwhile makes this total stale before it is
 -- written; through_revision lets every reader see that.
 INSERT INTO lb.point_totals AS t (
     institution_key, before, through_revision, students, classes, subjects, campuses, points,
-    events)
+    events, block_students, blocks)
 VALUES (:institution_key, :before, :through_revision, :students, :classes, :subjects, :campuses,
-        :points, :events)
+        :points, :events, :block_students, :blocks)
 ON CONFLICT (institution_key, before) DO UPDATE SET
     through_revision = excluded.through_revision, students = excluded.students,
     classes = excluded.classes, subjects = excluded.subjects, campuses = excluded.campuses,
-    points = excluded.points, events = excluded.events, materialized_at = now()
+    points = excluded.points, events = excluded.events,
+    block_students = excluded.block_students, blocks = excluded.blocks, materialized_at = now()
 WHERE t.through_revision < excluded.through_revision;

@@ -151,11 +151,53 @@ CROSS JOIN LATERAL (
 ) AS t
 ORDER BY p.place;
 
+-- name: windows_of_student(institution_key, student_key, firsts, lasts, revisions, least_days, block_bytes)
+-- For each window of days: whether one of them was aggregated anew since a revision, and a student's
+-- blocks in the first and in the last stored total that begins in the window or right after it.
+-- A total whose days have changed since is passed over. The day is compared in a way that keeps the
+-- planner to the index by revision, which holds few newer ones.
+SELECT EXISTS (
+           SELECT FROM lb.point_aggregates a
+           WHERE a.institution_key = :institution_key AND a.revision > w.revision
+             AND a.day - w.first BETWEEN 0 AND w.last - w.first),
+       early.before, early.cells, late.before, late.cells
+FROM unnest(CAST(:firsts AS date[]), CAST(:lasts AS date[]), CAST(:revisions AS bigint[]))
+    WITH ORDINALITY AS w (first, last, revision, place)
+LEFT JOIN LATERAL (
+    SELECT t.before, substr(t.blocks,
+               :block_bytes * (greatest(width_bucket(:student_key - 1, t.block_students), 1) - 1) + 1,
+               :block_bytes * (width_bucket(:student_key, t.block_students) + 1
+                   - greatest(width_bucket(:student_key - 1, t.block_students), 1))) AS cells
+    FROM lb.point_totals t
+    WHERE t.institution_key = :institution_key AND w.last - w.first + 1 >= :least_days
+      AND t.before BETWEEN w.first AND w.last + 1
+      AND NOT EXISTS (
+          SELECT FROM lb.point_aggregates a
+          WHERE a.institution_key = :institution_key AND a.revision > t.through_revision
+            AND a.day < t.before)
+    ORDER BY t.before LIMIT 1
+) AS early ON true
+LEFT JOIN LATERAL (
+    SELECT t.before, substr(t.blocks,
+               :block_bytes * (greatest(width_bucket(:student_key - 1, t.block_students), 1) - 1) + 1,
+               :block_bytes * (width_bucket(:student_key, t.block_students) + 1
+                   - greatest(width_bucket(:student_key - 1, t.block_students), 1))) AS cells
+    FROM lb.point_totals t
+    WHERE t.institution_key = :institution_key
+      AND t.before > early.before AND t.before <= w.last + 1
+      AND NOT EXISTS (
+          SELECT FROM lb.point_aggregates a
+          WHERE a.institution_key = :institution_key AND a.revision > t.through_revision
+            AND a.day < t.before)
+    ORDER BY t.before DESC LIMIT 1
+) AS late ON true
+ORDER BY w.place;
+
 -- name: points_of_student(institution_key, student_key, zone, first, last, low, high, edges, trusted_age)
--- Between edges: a student's sums, and the highest revision of the aggregates. Apart from these the
--- days on which the events may say something else than the aggregates: not aggregated, marked by
--- an import, or with an event updated so shortly before the aggregate was made that it may not have
--- been seen. low and high only let partitions be pruned.
+-- Between edges: a student's sums. Apart from these the days on which the events may say something
+-- else than the aggregates: not aggregated, marked by an import, or with an event updated so shortly
+-- before the aggregate was made that it may not have been seen. low and high only let partitions be
+-- pruned.
 WITH days AS MATERIALIZED (
     SELECT local.day, class_key, subject_key, campus_key,
            sum(amount) FILTER (WHERE status = 'ACTIVE') AS points,
@@ -167,7 +209,7 @@ WITH days AS MATERIALIZED (
       AND local.day BETWEEN :first::date AND :last::date
     GROUP BY 1, 2, 3, 4
 ), aggregated AS MATERIALIZED (
-    SELECT day, revision, materialized_at, source_checksum FROM lb.point_aggregates
+    SELECT day, materialized_at, source_checksum FROM lb.point_aggregates
     WHERE institution_key = :institution_key AND day BETWEEN :first AND :last
 ), doubted AS MATERIALIZED (
     SELECT d.day FROM days d LEFT JOIN aggregated a USING (day)
@@ -176,16 +218,12 @@ WITH days AS MATERIALIZED (
     SELECT day FROM aggregated WHERE source_checksum = -1
 )
 SELECT NULL::date, width_bucket(day, CAST(:edges AS date[])), class_key, subject_key, campus_key,
-       sum(points)::bigint, sum(events)::bigint, NULL::bigint
+       sum(points)::bigint, sum(events)::bigint
 FROM days
 WHERE day NOT IN (SELECT day FROM doubted) AND events > 0
 GROUP BY 2, 3, 4, 5
 UNION ALL
-SELECT NULL, width_bucket(day, CAST(:edges AS date[])), NULL, NULL, NULL, NULL, NULL, max(revision)
-FROM aggregated
-GROUP BY 2
-UNION ALL
-SELECT day, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM doubted;
+SELECT day, NULL, NULL, NULL, NULL, NULL, NULL FROM doubted;
 
 -- name: cells_of_student(institution_key, student_key, days)
 -- The same of single days as they were aggregated. The arrays are sorted by student: a binary
