@@ -85,7 +85,7 @@ def twins(_databases: _Databases) -> Iterator[Database]:
         connection.execute(
             "INSERT INTO lb.point_totals (institution_key, before, through_revision, students,"
             " classes, subjects, campuses, points, events, block_students, blocks)"
-            " SELECT institution_key, day, 1, students, classes, subjects, campuses, points,"
+            " SELECT institution_key, day, 1000000, students, classes, subjects, campuses, points,"
             " events, students[1:1], 'packed' FROM lb.point_aggregates WHERE day = %s",
             (DAY,),
         )
@@ -197,6 +197,7 @@ def parameters(twins: Database) -> dict[str, Any]:
         "student_key": student_key,
         "student_id": student,
         "student_ids": [student],
+        "keys": [student_key],
         "asset": "class_snapshots",
         "assets": ["class_snapshots"],
         "days": [DAY - timedelta(days=n) for n in range(5)],
@@ -208,7 +209,7 @@ def parameters(twins: Database) -> dict[str, Any]:
         "whole": True,
         "day": DAY,
         "before": DAY,
-        "through_revision": 1,
+        "through_revision": 1_000_000,
         "first": first,
         "last": DAY,
         "firsts": [first],

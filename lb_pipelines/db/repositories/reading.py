@@ -363,6 +363,19 @@ def _total(student: int, before: date, packed: bytes) -> Total:
     )
 
 
+def first_day(connection: Connection, institution: Institution) -> date | None:
+    """The first day that was ever aggregated."""
+    found: date | None = queries.reading.first_day(connection, institution_key=institution.key)
+    return found
+
+
+def totals_before(connection: Connection, institution: Institution, last: date) -> dict[date, int]:
+    """The through_revision of every stored total before `last` and at it that is current."""
+    return dict(
+        queries.reading.totals_before(connection, institution_key=institution.key, last=last)
+    )
+
+
 def points_between(
     connection: Connection,
     institution: Institution,
