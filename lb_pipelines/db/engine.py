@@ -150,11 +150,14 @@ class Database:
             ) as error:
                 raise MissingRole(connection.info.user) from error
 
-        with self._reader(begin) as (connection, _):
+        pooled, connection, _ = self._reader(begin)
+        try:
             yield connection
-            if connection.info.transaction_status is TransactionStatus.IDLE:
+            if connection.pgconn.transaction_status == TransactionStatus.IDLE:
                 # What the block read after that, it read as the owner.
                 raise RuntimeError("a block of Database.reading ended its own transaction")
+        finally:
+            _give_back(pooled, connection)
 
     def at_once(self, work: Callable[[Connection], T]) -> T:
         """What `work` reads by one statement outside any transaction, in one round trip.
@@ -162,8 +165,9 @@ class Database:
         Not from partitioned tables: what it prepares keeps one plan. Where the server was started
         anew meanwhile, `work` runs a second time.
         """
-        with self._reader(work) as (_, result):
-            return result
+        pooled, connection, result = self._reader(work)
+        _give_back(pooled, connection)
+        return result
 
     def check_server(self) -> int:
         """The server's major version; raises `DatabaseUnavailable` if it is not supported."""
@@ -181,13 +185,14 @@ class Database:
         self.engine.dispose()
         self._readers.dispose()
 
-    @contextmanager
-    def _reader(self, first: Callable[[Connection], T]) -> Iterator[tuple[Connection, T]]:
-        """A connection of the readers' pool, and what its first statement gave."""
+    def _reader(
+        self, first: Callable[[Connection], T]
+    ) -> tuple[sqlalchemy.pool.PoolProxiedConnection, Connection, T]:
+        """A reader's connection, to be given back, and what its first statement gave."""
         for last in (False, True):
             pooled, connection = self._check_out(self._readers)
             try:
-                result = first(connection)
+                return pooled, connection, first(connection)
             except BaseException:
                 lost = connection.closed
                 _give_back(pooled, connection)
@@ -195,12 +200,7 @@ class Database:
                     raise
                 # What else lies in the pool was lost with it.
                 self._readers.dispose()
-            else:
-                break
-        try:
-            yield connection, result
-        finally:
-            _give_back(pooled, connection)
+        raise AssertionError("unreachable")
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
@@ -259,12 +259,12 @@ def _give_back(pooled: sqlalchemy.pool.PoolProxiedConnection, connection: Connec
 
     Never committed: there is nothing to keep, and a rollback takes back any SET too.
     """
-    if connection.info.transaction_status is not TransactionStatus.IDLE:
+    if connection.pgconn.transaction_status != TransactionStatus.IDLE:
         # By libpq itself: Connection.rollback() would forget all prepared statements, and planning
         # is half of what reading costs.
         with suppress(psycopg.Error):
             connection.pgconn.exec_(b"ROLLBACK")
-    if connection.info.transaction_status is TransactionStatus.IDLE:
+    if connection.pgconn.transaction_status == TransactionStatus.IDLE:
         pooled.close()
     else:
         pooled.invalidate()
