@@ -9,7 +9,8 @@ Events are made by SQL: 24,800 students have one a week, 200 have 1.5 a day (as 
 counts for everybody, and as many to read). All boards and trends of all days are materialized for
 real; 700,000 further rows of real width are copies of them under ids of classes that do not exist.
 
-`time`: p50 and p99 of each question, each asked of random students, boards and days.
+`time`: p50 and p99 of each question, each asked of random students, boards and days, beside the
+goals, as a table.
 
 `check`: exact standings of random (student, board, day) against the naive reference of the tests,
 on any database with materialized boards; prints how many were equal.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import random
 import time
 from collections.abc import Callable
@@ -204,13 +206,16 @@ def time_questions(database: Database, number: int) -> None:
     def trend(who: Callable[[], tuple[str, str, str]], granularity: str) -> object:
         return cold.get_student_trends(INSTITUTION, *who(), granularity)
 
-    print(f"{'milliseconds':70s}{'p50':>9s}{'p99':>9s}{'CPU p50':>9s}{'CPU p99':>9s}")
+    print(f"{number} times each, on a machine with a load of {os.getloadavg()[0]:.1f}\n")
+    print("| milliseconds | p50 | p99 | processor p50 | processor p99 | goal for p99 | |")
+    print("|---|---:|---:|---:|---:|---:|---|")
     for granularity in ("monthly", "term", "all-time"):
         measure(
             database,
             f"12 months of a class, {granularity}, cold",
             number,
             partial(history, a_class, granularity),
+            goal=5,
         )
     for granularity in ("monthly", "all-time"):
         measure(
@@ -224,12 +229,14 @@ def time_questions(database: Database, number: int) -> None:
         "12 months of a class, monthly, kept",
         10 * number,
         lambda: kept.get_historical_leaderboard(INSTITUTION, *classes[0], "monthly", *year),
+        goal=0.2,
     )
     measure(
         database,
         "12 months of the campus, all-time, kept",
         10 * number,
         lambda: kept.get_historical_leaderboard(INSTITUTION, *campus, "all-time", *year),
+        goal=0.2,
     )
     for granularity in Granularity:
         measure(
@@ -237,6 +244,7 @@ def time_questions(database: Database, number: int) -> None:
             f"rank of a member, class of 500, {granularity}, cold",
             number,
             partial(rank, lambda: member(chance.random() < 0.2), granularity),
+            goal=5,
         )
     for granularity in Granularity:
         for who, heavy in (("one event a week", False), ("1.5 events a day", True)):
@@ -245,6 +253,7 @@ def time_questions(database: Database, number: int) -> None:
                 f"rank of a student ({who}), campus of 25,000, {granularity}, cold",
                 number,
                 partial(rank, partial(on_campus, heavy), granularity),
+                goal=5,
             )
     tops: list[tuple[str, date]] = []
     for day in chance.sample(days, 20):
@@ -257,6 +266,7 @@ def time_questions(database: Database, number: int) -> None:
         lambda: (lambda top: cold.get_rank(INSTITUTION, top[0], *campus, "all-time", top[1]))(
             chance.choice(tops)
         ),
+        goal=5,
     )
     for granularity in ("monthly", "all-time"):
         measure(
@@ -380,8 +390,10 @@ class _Calendar:
         self.days: dict[date, Any] = {date(1970, 1, 3): ()}
 
 
-def measure(database: Database, what: str, number: int, ask: Callable[[], Any]) -> None:
-    """Ask so many times, after a tenth more to warm up; print the spread.
+def measure(
+    database: Database, what: str, number: int, ask: Callable[[], Any], goal: float | None = None
+) -> None:
+    """Ask so many times, after a tenth more to warm up; print the spread as a row of a table.
 
     The CPU time of this process and of the one that serves it says what is left of an answer where
     nobody else wants the processor; it is known only where the server runs on this machine.
@@ -398,7 +410,10 @@ def measure(database: Database, what: str, number: int, ask: Callable[[], Any]) 
     for times in (walls, cpus):
         spread = sorted(times[number // 10 :])
         cells += [spread[len(spread) // 2], spread[len(spread) * 99 // 100]]
-    print(f"{what:70s}" + "".join(f"{value:9.3f}" for value in cells), flush=True)
+    holds = ("", "") if goal is None else (str(goal), "holds" if cells[1] < goal else "missed")
+    print(
+        "|", what, *(f"| {value:.3f}" for value in cells), "|", " | ".join(holds), "|", flush=True
+    )
 
 
 def _cpu(server: Path) -> float:
