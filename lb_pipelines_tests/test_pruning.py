@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
+import aiosql
 import pytest
 
 from lb_pipelines.core.institution import Institution
@@ -39,6 +40,7 @@ HISTORY = """
       AND time_granularity = 'daily' AND snapshot_date BETWEEN %(first)s AND %(last)s
 """
 WHOLE = "SELECT count(*) FROM lb.leaderboard_snapshots WHERE institution_id = %(institution)s"
+A_DAY = date(2024, 2, 29)
 A_YEAR = {"first": date(2023, 7, 1), "last": date(2024, 6, 30), "type": "CLASS"}
 
 
@@ -141,6 +143,19 @@ def test_without_custom_plans_all_leaves_would_be_locked(district: Database) -> 
         parameters = A_YEAR | {"institution": "a"}
         connection.execute(HISTORY, parameters, prepare=True).fetchall()
         assert len(locked_leaves(connection)) > 12
+
+
+def test_a_constant_is_what_the_parameter_would_have_been(district: Database) -> None:
+    query = aiosql.from_str(
+        "-- name: odd(a, b, c, d, n)\nSELECT :a::text, :b::text[], :c::date, :d, :n::integer;",
+        "psycopg",
+    ).odd
+    values = {"a": "o'x %s %(n)s \\", "b": ("a'b", "100%", '"'), "c": A_DAY, "d": True}
+    with district.transaction() as connection:
+        found = connection.execute(queries.with_constants(query, **values), {"n": 7}).fetchone()
+        assert found == (values["a"], list(values["b"]), A_DAY, True, 7)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="no parameter z"):
+        queries.with_constants(query, z=1)
 
 
 @pytest.mark.parametrize(("id", "owner"), [("a", "a"), ("a_CLASS", "a_CLASS"), ("s1", "shared")])
