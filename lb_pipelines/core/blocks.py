@@ -4,7 +4,7 @@ A cell is 28 bytes, little endian: keys of student, class, subject and campus (i
 points (int64), number of events (int32). Cells are sorted by student; `CELLS` of them make a block.
 With the first student of each block beside them, a student's blocks are known without reading any
 other: those of `BYTES` each from the last that begins below the student through the last that does
-not begin above (SQL: `totals` in reading.sql).
+not begin above (`windows_of_student` in reading.sql takes them).
 """
 
 from __future__ import annotations
