@@ -174,8 +174,8 @@ class _Clock:
         self._last = now
 
 
-def time_questions(database: Database, number: int) -> None:
-    """Print p50, p99 and worst of every question."""
+def time_questions(database: Database, number: int, only: str = "") -> None:
+    """Print p50 and p99 of every question whose name holds `only`."""
     # As a server does once it has started: else the modules' own objects are looked through again
     # and again, 60 ms each time.
     gc.collect()
@@ -209,41 +209,40 @@ def time_questions(database: Database, number: int) -> None:
     def trend(who: Callable[[], tuple[str, str, str]], granularity: str) -> object:
         return cold.get_student_trends(INSTITUTION, *who(), granularity)
 
+    def asked(what: str, number: int, ask: Callable[[], Any], goal: float | None = None) -> None:
+        if only in what:
+            measure(database, what, number, ask, goal)
+
     print(f"{number} times each, on a machine with a load of {os.getloadavg()[0]:.1f}\n")
     print("| milliseconds | p50 | p99 | processor p50 | processor p99 | goal for p99 | |")
     print("|---|---:|---:|---:|---:|---:|---|")
     for granularity in ("monthly", "term", "all-time"):
-        measure(
-            database,
+        asked(
             f"12 months of a class, {granularity}, cold",
             number,
             partial(history, a_class, granularity),
             goal=5,
         )
     for granularity in ("monthly", "all-time"):
-        measure(
-            database,
+        asked(
             f"12 months of the campus, {granularity} (200, 500 entries), cold",
             number,
             partial(history, lambda: campus, granularity),
         )
-    measure(
-        database,
+    asked(
         "12 months of a class, monthly, kept",
         10 * number,
         lambda: kept.get_historical_leaderboard(INSTITUTION, *classes[0], "monthly", *year),
         goal=0.2,
     )
-    measure(
-        database,
+    asked(
         "12 months of the campus, all-time, kept",
         10 * number,
         lambda: kept.get_historical_leaderboard(INSTITUTION, *campus, "all-time", *year),
         goal=0.2,
     )
     for granularity in Granularity:
-        measure(
-            database,
+        asked(
             f"rank of a member, class of 500, {granularity}, cold",
             number,
             partial(rank, lambda: member(chance.random() < 0.2), granularity),
@@ -251,8 +250,7 @@ def time_questions(database: Database, number: int) -> None:
         )
     for granularity in Granularity:
         for who, heavy in (("one event a week", False), ("1.5 events a day", True)):
-            measure(
-                database,
+            asked(
                 f"rank of a student ({who}), campus of 25,000, {granularity}, cold",
                 number,
                 partial(rank, partial(on_campus, heavy), granularity),
@@ -262,8 +260,7 @@ def time_questions(database: Database, number: int) -> None:
     for day in chance.sample(days, 20):
         board = cold.get_leaderboard(INSTITUTION, *campus, "all-time", day)
         tops += [(entry.student_id, day) for entry in board.entries]
-    measure(
-        database,
+    asked(
         "rank of a student in the top 500 of the campus, all-time, cold",
         number,
         lambda: (lambda top: cold.get_rank(INSTITUTION, top[0], *campus, "all-time", top[1]))(
@@ -272,38 +269,32 @@ def time_questions(database: Database, number: int) -> None:
         goal=5,
     )
     for granularity in ("monthly", "all-time"):
-        measure(
-            database,
+        asked(
             f"12 months of a student in a class, {granularity}, cold",
             number,
             partial(trend, lambda: member(chance.random() < 0.2), granularity),
         )
-        measure(
-            database,
+        asked(
             f"12 months of a student on the campus, {granularity}, cold",
             number,
             partial(trend, lambda: on_campus(chance.random() < 0.2), granularity),
         )
-    measure(
-        database,
+    asked(
         "trends of a class over 12 months, monthly, cold",
         number,
         lambda: cold.get_leaderboard_trends(INSTITUTION, *a_class(), "monthly"),
     )
-    measure(
-        database,
+    asked(
         "all boards of a student on a day, cold",
         number,
         lambda: cold.get_student_boards(INSTITUTION, student(), chance.choice(days)),
     )
-    measure(
-        database,
+    asked(
         "around a member of a class of 500, monthly, cold",
         number // 4,
         lambda: cold.get_around(INSTITUTION, *member(), "monthly", chance.choice(days)),
     )
-    measure(
-        database,
+    asked(
         "around a student on the campus of 25,000, all-time, cold",
         number // 10,
         lambda: cold.get_around(INSTITUTION, student(), *campus, "all-time", chance.choice(days)),
@@ -434,13 +425,14 @@ def main() -> None:
     parser.add_argument("what", choices=("build", "time", "check"))
     parser.add_argument("--url", required=True)
     parser.add_argument("--number", type=int, default=400)
+    parser.add_argument("--only", default="", help="time questions whose name holds this")
     parser.add_argument("--institution", default=INSTITUTION)
     options = parser.parse_args()
     database = Database(options.url)
     if options.what == "build":
         build(database)
     elif options.what == "time":
-        time_questions(database, options.number)
+        time_questions(database, options.number, options.only)
     else:
         check(database, options.institution, options.number)
 
