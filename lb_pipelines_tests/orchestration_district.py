@@ -7,9 +7,14 @@ on every day of a range; what the points are is of no interest here.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from pathlib import Path
 
+import pytest
 from dagster import (
     AssetKey,
     DagsterEventType,
@@ -29,8 +34,9 @@ from lb_pipelines.orchestration.build import build_defs
 from lb_pipelines.orchestration.config import LeaderboardsConfig
 from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle, leaderboard_partitions
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
-from lb_pipelines.settings import Settings
+from lb_pipelines.settings import DAGSTER_SCHEMA, Settings, dagster_storage_url
 
+PROJECT = Path(__file__).resolve().parents[1]
 START = date(2024, 1, 1)
 
 DAYS = DayRange(date(2024, 3, 25), date(2024, 4, 12))
@@ -119,6 +125,19 @@ def add_event(database: Database, id: str, day: date, amount: int) -> None:
             " GROUP BY institution_key",
             {"id": id, "day": day, "amount": amount},
         )
+
+
+@contextmanager
+def instance_in(database: Database, home: Path) -> Iterator[DagsterInstance]:
+    """A Dagster instance whose tables lie in the database, by the project's dagster.yaml."""
+    with database.transaction() as connection:
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {DAGSTER_SCHEMA}")
+    shutil.copyfile(PROJECT / "dagster.yaml", home / "dagster.yaml")
+    url = dagster_storage_url(database.url.render_as_string(hide_password=False))
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LB_DAGSTER_DATABASE_URL", url)
+        with DagsterInstance.from_config(str(home)) as instance:
+            yield instance
 
 
 class District:

@@ -171,7 +171,14 @@ def test_every_example_of_the_help_can_be_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/retention.md", "docs/import-format.md", "docs/tour.md"]
+    "document",
+    [
+        "README.md",
+        "docs/operations.md",
+        "docs/retention.md",
+        "docs/import-format.md",
+        "docs/tour.md",
+    ],
 )
 def test_every_command_of_a_document_can_be_typed(document: str) -> None:
     lines = shown_in(ROOT / document)

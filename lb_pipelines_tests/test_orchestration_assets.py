@@ -61,6 +61,18 @@ def test_a_single_partition(district: District) -> None:
     )
 
 
+def test_a_run_of_a_backfill_from_a_jobs_page_does_its_whole_range(district: District) -> None:
+    district.add("a", "b")
+    # Dagster gives each of its runs the dimensions of the first partition of the whole backfill.
+    misleading = {"dagster/partition/day": "2024-04-01", "dagster/partition/institution": "a"}
+    result = district.defs.resolve_job_def("daily_leaderboards").execute_in_process(
+        instance=district.instance, tags=Rectangle(APRIL, "b", "b").tags | misleading
+    )
+    assert district.recorded(result) == Counter(
+        {(asset, key): 1 for asset in DAILY_ASSETS for key in keys(APRIL, "b")}
+    )
+
+
 def test_only_what_is_selected_is_done(district: District) -> None:
     district.add("a")
     result = district.run(Rectangle(APRIL, "a", "a"), assets=["class_trends"])
@@ -280,7 +292,7 @@ def test_every_verdict_belongs_to_a_partition_and_to_its_latest_materialization(
     district.add("a")
     rectangle = Rectangle(APRIL, "a", "a")
     result = district.run(rectangle)
-    assert len(district.events(result, DagsterEventType.ASSET_CHECK_EVALUATION)) == 6
+    assert len(district.events(result, DagsterEventType.ASSET_CHECK_EVALUATION)) == 2 * (1 + 3 * 7)
     with district.database.transaction() as connection:
         connection.execute(
             "UPDATE lb.leaderboard_snapshots SET entries = jsonb_set(entries, '{1,points}', '999')"
@@ -302,7 +314,7 @@ def test_every_verdict_belongs_to_a_partition_and_to_its_latest_materialization(
         "2024-04-02|a": False,
     }
     assert verdicts["2024-04-02|a"].description.startswith(
-        "1 of 10 boards are wrong, for example b weekly."
+        "class_snapshots of a on 2024-04-02: 1 of 10 boards are wrong. b weekly: points of entry 2"
     )
     for verdict in verdicts.values():
         assert verdict.target_materialization_data.run_id == result.run_id

@@ -33,6 +33,7 @@ from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle, partit
 from lb_pipelines.orchestration.retention_sensor import RETENTION_SENSOR
 from lb_pipelines.settings import DAGSTER_SCHEMA, dagster_storage_url
 from lb_pipelines_tests.orchestration_district import add_institution
+from lb_pipelines_tests.receivers import HttpReceiver
 
 PROJECT = Path(__file__).resolve().parents[1]
 APRIL = DayRange(date(2024, 4, 1), date(2024, 4, 30))
@@ -250,8 +251,18 @@ def dagster(
     shutil.rmtree(home)
 
 
-def test_what_failed_is_done_alone_when_it_is_done_again(dagster: Dagster) -> None:
+@pytest.fixture
+def hook() -> Iterator[HttpReceiver]:
+    with HttpReceiver.listening() as receiver:
+        yield receiver
+
+
+def test_what_failed_is_done_alone_when_it_is_done_again(
+    dagster: Dagster, hook: HttpReceiver
+) -> None:
     database = dagster.database
+    dagster.environment["LB_ALERT_WEBHOOK_URL"] = hook.url
+    dagster.environment["LB_UI_URL"] = f"http://127.0.0.1:{dagster.port}"
     add_institution(database, "broken", days=APRIL, students=3, metadata=BROKEN)
     add_institution(database, "good", days=APRIL, students=3, metadata=MENDED)
     dagster.start()
@@ -329,6 +340,16 @@ def test_what_failed_is_done_alone_when_it_is_done_again(dagster: Dagster) -> No
         ]  # fmt: skip
         assert {run_id for (run_id,) in ledger} == {run.run_id for run in archived}
 
+        # And whoever is to be told of the failed run has been told, by the daemon's own ticks.
+        def alerts() -> list[Any]:
+            return [told for told in hook.got if told["runId"] == failed.run_id]
+
+        [told] = dagster.wait("the alert", alerts)
+        assert [row["institution"] for row in told["institutions"]] == ["broken"]
+        assert told["runUrl"] == f"http://127.0.0.1:{dagster.port}/runs/{failed.run_id}"
+        with urllib.request.urlopen(told["runUrl"], timeout=60) as page:
+            assert page.status == 200
+
 
 def _ended_sweeps(instance: DagsterInstance) -> list[DagsterRun]:
     """The runs that the retention sensor has asked for, when there is one and all have ended."""
@@ -362,7 +383,9 @@ EXECUTE = """
 import sys
 from dagster import DagsterInstance
 from lb_pipelines.definitions import defs
+from lb_pipelines.orchestration import recording
 from lb_pipelines.orchestration.partitions import RANGE_END_TAG, RANGE_START_TAG
+recording.AT_ONCE = 20  # So that there is something to see, and something left, when it is killed.
 with DagsterInstance.get() as instance:
     defs.resolve_job_def("daily_leaderboards").execute_in_process(
         instance=instance, tags={RANGE_START_TAG: sys.argv[1], RANGE_END_TAG: sys.argv[2]}
@@ -371,13 +394,14 @@ with DagsterInstance.get() as instance:
 
 
 def test_a_run_that_is_killed_is_resumed_where_it_was(dagster: Dagster) -> None:
-    for id in ("a", "b"):
+    ids = ["a", "b", "c"]
+    for id in ids:
         add_institution(dagster.database, id, days=FEW, students=3)
-    rectangle = Rectangle(FEW, "a", "b")
+    rectangle = Rectangle(FEW, "a", "c")
     script = dagster.home / "execute.py"
     script.write_text(EXECUTE)
     with DagsterInstance.get() as instance:
-        instance.add_dynamic_partitions(INSTITUTION, ["a", "b"])
+        instance.add_dynamic_partitions(INSTITUTION, ids)
         victim = subprocess.Popen(
             [sys.executable, str(script), *rectangle.tags.values()],
             stdout=subprocess.DEVNULL,
@@ -407,7 +431,7 @@ def test_a_run_that_is_killed_is_resumed_where_it_was(dagster: Dagster) -> None:
             (asset, str(partition_key(day, id)))
             for asset in DAILY_ASSETS
             for day in FEW
-            for id in ("a", "b")
+            for id in ids
         }
         assert before < everything
         resumed = (

@@ -11,13 +11,11 @@ from dagster import (
     DefaultScheduleStatus,
     DefaultSensorStatus,
     Definitions,
-    TableSchema,
 )
 
-from lb_pipelines.db.engine import Database
 from lb_pipelines.orchestration.assets.archive import ARCHIVE
 from lb_pipelines.orchestration.build import build_defs
-from lb_pipelines.orchestration.jobs import DAILY_ASSETS, SNAPSHOTS
+from lb_pipelines.orchestration.jobs import AGGREGATES, DAILY_ASSETS, SNAPSHOTS
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 from lb_pipelines.settings import Settings
 
@@ -46,29 +44,12 @@ def test_an_asset_says_what_it_is(leaderboards: AssetsDefinition, asset: str) ->
     assert spec.group_name in {"aggregates", "snapshots", "trends", "archive"}
 
 
-@pytest.mark.parametrize("asset", [*DAILY_ASSETS, ARCHIVE])
-def test_its_columns_are_those_of_its_table(
-    leaderboards: AssetsDefinition, database: Database, asset: str
-) -> None:
-    metadata = leaderboards.specs_by_key[AssetKey(asset)].metadata
-    schema = metadata["dagster/column_schema"]
-    assert isinstance(schema, TableSchema)
-    with database.transaction() as connection:
-        rows = connection.execute(
-            "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
-            " WHERE attrelid = %s::regclass AND attnum > 0",
-            (metadata["dagster/table_name"],),
-        ).fetchall()
-    real = {name: type.replace("timestamp with time zone", "timestamptz") for name, type in rows}
-    assert {column.name: column.type for column in schema.columns}.items() <= real.items()
-    assert all(column.description for column in schema.columns)
-
-
 def test_boards_and_archive_are_checked_by_partition(leaderboards: AssetsDefinition) -> None:
-    checked = {spec.asset_key.to_user_string(): spec for spec in leaderboards.check_specs}
-    assert set(checked) == {*SNAPSHOTS, ARCHIVE}
-    for spec in checked.values():
+    checked = {spec.asset_key.to_user_string() for spec in leaderboards.check_specs}
+    assert checked == {*AGGREGATES, *SNAPSHOTS, ARCHIVE}
+    for spec in leaderboards.check_specs:
         assert spec.partitions_def == leaderboards.partitions_def
+        assert spec.description
 
 
 def test_whatever_can_be_started_says_what_it_does_and_is_on(defs: Definitions) -> None:
@@ -77,7 +58,8 @@ def test_whatever_can_be_started_says_what_it_does_and_is_on(defs: Definitions) 
     assert named == {
         "daily_leaderboards", "reward_processing", "partition_maintenance",
         "archive_expired_snapshots", "restore_snapshots", "purge_snapshots", "export_archive",
-        "import_archive", "legal_hold", "erase_student",
+        "import_archive", "legal_hold", "erase_student", "dagster_history_pruning",
+        "missing_partitions", "backfill_preview", "weekly_insight",
     }  # fmt: skip
     for job in named:
         assert repository.get_job(job).description

@@ -269,7 +269,25 @@ def check_alone(district: District, name: str, **tags: str) -> Any:
     }
 
 
-def test_a_sweep_is_checked_and_a_damaged_archive_is_found(district: District) -> None:
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("DELETE FROM lb.archived_leaderboard_snapshots", "marked ARCHIVED without a copy"),
+        (
+            "UPDATE lb.archived_leaderboard_snapshots SET content_hash = ''",
+            "whose copy says something else",
+        ),
+        (
+            "UPDATE lb.archived_leaderboard_snapshots"
+            " SET entries = jsonb_set(entries, '{0,points}', '999')",
+            "whose copy says something else",
+        ),
+    ],
+    ids=["removed", "another hash", "altered"],
+)
+def test_a_sweep_is_checked_and_a_damaged_archive_is_found(
+    district: District, damage: str, said: str
+) -> None:
     district.add("a", metadata=SHORT)
     boards(district, "a")
     swept = archive(district, "a")
@@ -280,17 +298,13 @@ def test_a_sweep_is_checked_and_a_damaged_archive_is_found(district: District) -
     )  # fmt: skip
     assert data.metadata["originals"].value == data.metadata["copies"].value == 8
     with district.database.transaction() as connection:
-        connection.execute(
-            "DELETE FROM lb.archived_leaderboard_snapshots WHERE original_id LIKE"
-            " 'a:CAMPUS:%:2024-04-01'"
-        )
+        connection.execute(damage + " WHERE original_id LIKE 'a:CAMPUS:%:2024-04-01'")
     verdicts = check_alone(district, "archive_complete", **Rectangle(LAST, "a", "a").tags)
     [(partition, data)] = verdicts.items()
     assert partition == "2024-04-07|a"
     assert not data.passed
     assert data.description.startswith(
-        "a: 1 snapshots are wrong (1 marked ARCHIVED without a copy), for example "
-        "a:CAMPUS:one:daily:2024-04-01."
+        f"a: 1 snapshots are wrong (1 {said}), for example a:CAMPUS:one:daily:2024-04-01."
     )
     assert data.target_materialization_data.run_id == swept.run_id
 

@@ -150,6 +150,23 @@ def test_the_dimension_follows_the_active_institutions(clockwork: Clockwork) -> 
     assert clockwork.tick_institutions() == ["a", "la", "new"]
 
 
+def test_those_with_one_midnight_come_to_lie_side_by_side(clockwork: Clockwork) -> None:
+    """They join one by one, so that each would have a run of its own."""
+    zones = ["UTC", "America/Los_Angeles"] * 3
+    for id, zone in zip("abcdef", zones, strict=True):
+        clockwork.add((id, zone))
+    clockwork.now = datetime(2024, 3, 21, 3, 0, tzinfo=UTC)  # Evening in Los Angeles.
+    requests = clockwork.tick_daily()
+    assert len(requests) == 3
+    # Not while a run is at work over a range of them.
+    run = clockwork.submit(requests[0], DagsterRunStatus.QUEUED)  # type: ignore[arg-type]
+    assert clockwork.tick_institutions() == "The 6 active institutions are the partitions."
+    clockwork.instance.delete_run(run.run_id)
+    assert clockwork.tick_institutions() == ["a", "c", "e", "b", "d", "f"]
+    assert clockwork.tick_institutions() == "The 6 active institutions are the partitions."
+    assert asked(clockwork.tick_daily()) == [rectangle("2024-03-20", "2024-03-20", "a", "e")]
+
+
 # The daily schedule.
 
 

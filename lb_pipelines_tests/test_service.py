@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy
 from hypothesis import HealthCheck, Phase, given, settings
@@ -155,6 +156,9 @@ def assert_standings(
             type, reference, granularity = key
             standing = service.get_rank(school.id, student, type, reference, granularity, day)
             assert told(standing) == want[key][student], (key, day, student)
+            spread = service.get_distribution(school.id, type, reference, granularity, day)
+            points = [of[1] for of in want[key].values() if of[0] is not None]
+            assert np.repeat(spread.points, spread.counts).tolist() == sorted(points, reverse=True)
     return below
 
 

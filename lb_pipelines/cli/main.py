@@ -15,6 +15,8 @@ from lb_pipelines.cli import (
     extracts,
     holds,
     imports,
+    insight,
+    operations,
     purges,
     returns,
     trends,
@@ -34,6 +36,7 @@ app.command(epilog=boards.RANK_EXAMPLES)(boards.rank)
 app.command(epilog=boards.AROUND_EXAMPLES)(boards.around)
 app.command(epilog=trends.TRENDS_EXAMPLES)(trends.trends)
 app.command(epilog=trends.COMPARE_EXAMPLES)(trends.compare)
+app.command(epilog=insight.EXAMPLES)(insight.insight)
 app.command(epilog=extracts.EXAMPLES)(extracts.export)
 
 
@@ -45,6 +48,8 @@ def migrate(as_json: AsJson = False) -> None:
     say({"migrated": True}, as_json, "The schema is up to date.")
 
 
+app.command(epilog=operations.MISSING_EXAMPLES)(operations.missing)
+app.command(epilog=operations.PREVIEW_EXAMPLES)(operations.preview)
 app.add_typer(imports.app, name="import")
 app.command()(imports.generate)
 app.add_typer(archive.app, name="archive")

@@ -74,8 +74,8 @@ def tell_error(error: LeaderboardError) -> None:
 class Refused:
     """Institutions that a verb over several could not serve; the others are served all the same."""
 
-    def __init__(self) -> None:
-        self.errors: dict[str, LeaderboardError] = {}
+    def __init__(self, errors: Mapping[str, LeaderboardError] | None = None) -> None:
+        self.errors: dict[str, LeaderboardError] = dict(errors or {})
 
     def each(
         self, institutions: Iterable[Institution], work: Callable[[Institution], _T]

@@ -112,7 +112,10 @@ class Database:
             try:
                 yield connection
             except BaseException:
-                connection.rollback()
+                # Of a lost connection the error at hand says why; a rollback would only say that.
+                if not connection.closed:
+                    with suppress(psycopg.OperationalError):
+                        connection.rollback()
                 raise
             connection.commit()
 
@@ -124,7 +127,9 @@ class Database:
             try:
                 yield connection
             finally:
-                connection.autocommit = False
+                # A lost one is told of by whatever was said last on it, and thrown away.
+                if not connection.closed:
+                    connection.autocommit = False
 
     @contextmanager
     def reading(self, institution_id: str, *, generic_plans: bool = False) -> Iterator[Connection]:
@@ -208,7 +213,10 @@ class Database:
         try:
             yield connection
         finally:
-            pooled.close()
+            if connection.closed:
+                pooled.invalidate()
+            else:
+                pooled.close()
 
     def _check_out(
         self, engine: sqlalchemy.Engine

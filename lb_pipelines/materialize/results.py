@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 
 import lb_pipelines
 
@@ -25,7 +25,8 @@ class DayResult:
     `superseded` says that another run had already written from a later state of the events, so
     that nothing was written here. Of rows in the archive `archived_kept` stayed as they were,
     `archived_differing` of these although the events now say something else; `archived_renewed`
-    were made anew on purpose, or went with their boards.
+    were made anew on purpose, or went with their boards. `through_revision` and `watermark` are the
+    state of the events that the day was made from; None where it is made from no events.
     """
 
     institution_id: str
@@ -39,3 +40,5 @@ class DayResult:
     archived_kept: int = 0
     archived_differing: int = 0
     archived_renewed: int = 0
+    through_revision: int | None = None
+    watermark: datetime | None = None

@@ -59,7 +59,8 @@ def product(
     raises `UnderLegalHold` at the first day of which a hold in force forbids it.
 
     `numbers` of a result: boards by granularity, `ranked`, the rankings (student on a board) over
-    all time, and what became of snapshots in the archive where the day has some.
+    all time, `ranked_today`, those of the day alone, and what became of snapshots in the archive
+    where the day has some.
     """
     replace = repository.replace_snapshots
     if rematerialize_archived:
@@ -91,6 +92,8 @@ def _prepared(opened: Pass, provenance: Provenance) -> Iterator[PreparedDay]:
         numbers = writing.boards_by_granularity(rows)
         all_time = rows.get(Granularity.ALL_TIME)
         numbers["ranked"] = all_time.ranked if all_time else 0
+        daily = rows.get(Granularity.DAILY)
+        numbers["ranked_today"] = daily.ranked if daily else 0
         yield PreparedDay(
             day,
             sum(map(len, rows.values())),

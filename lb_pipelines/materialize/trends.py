@@ -53,8 +53,8 @@ def materialize(
 def product(type: BoardType, provenance: Provenance) -> Product:
     """The trends of one type, to be written in a pass.
 
-    `numbers` of a result: boards by granularity and `retained_share`, the mean over the all-time
-    boards of the share of the top N that stayed.
+    `numbers` of a result: boards by granularity and, as means over the all-time boards that have
+    them, `retained_share` (of the top N that stayed) and `rank_correlation`.
     """
     return Product(
         asset_name(type),
@@ -85,8 +85,10 @@ def _prepared(database: Database, opened: Pass, provenance: Provenance) -> Itera
         led = _leads(opened, rows, day.day, led)
         numbers = writing.boards_by_granularity(rows)
         all_time = rows.get(Granularity.ALL_TIME)
-        if all_time is not None and not np.isnan(all_time.retained_share).all():
-            numbers["retained_share"] = float(np.nanmean(all_time.retained_share))
+        for name in ("retained_share", "rank_correlation"):
+            values = getattr(all_time, name) if all_time is not None else np.empty(0)
+            if not np.isnan(values).all():
+                numbers[name] = float(np.nanmean(values))
         yield PreparedDay(
             day,
             sum(map(len, rows.values())),

@@ -255,6 +255,8 @@ class _Writer:
             seconds=seconds,
             numbers=numbers,
             superseded=replaced is None,
+            through_revision=prepared.source.through_revision,
+            watermark=prepared.source.watermark,
             **archived,
         )
 

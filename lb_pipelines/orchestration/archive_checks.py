@@ -16,7 +16,6 @@ from dagster import (
     AssetCheckSeverity,
     AssetCheckSpec,
     AssetKey,
-    DagsterInstance,
     MetadataValue,
     MultiPartitionsDefinition,
     PreviewWarning,
@@ -31,7 +30,6 @@ from lb_pipelines.db.repositories import institutions
 from lb_pipelines.errors import LeaderboardError
 from lb_pipelines.orchestration.assets.archive import ARCHIVE, ArchivedDay
 from lb_pipelines.orchestration.assets.family import markdown_table
-from lb_pipelines.orchestration.checks import latest_materializations
 from lb_pipelines.orchestration.partitions import partition_key
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 from lb_pipelines.retention import verifying
@@ -59,9 +57,9 @@ def archive_check(partitions: MultiPartitionsDefinition) -> ArchiveCheck:
                 asset=ARCHIVE,
                 description=(
                     "Every snapshot that is marked ARCHIVED has one copy in the archive with an "
-                    "equal hash, none that is ACTIVE has one, and every copy has its original or "
-                    "an entry of a purge or an import. After a sweep on the days that it moved; "
-                    "run alone, on everything the institution has."
+                    "equal hash and content, none that is ACTIVE has one, and every copy has its "
+                    "original or an entry of a purge or an import. After a sweep on the days "
+                    "that it moved; run alone, on everything the institution has."
                 ),
                 partitions_def=partitions,
             )
@@ -71,26 +69,22 @@ def archive_check(partitions: MultiPartitionsDefinition) -> ArchiveCheck:
 def evaluate_moved(
     check: ArchiveCheck,
     database: Database,
-    instance: DagsterInstance,
     institution: Institution,
     result: ArchivedDay,
 ) -> Iterator[AssetCheckEvaluation]:
     """The verdict on the days of which this sweep has moved snapshots."""
     verdict = _sum(verifying.verify(database, institution, days) for days in result.moved_days)
-    yield from _evaluations(check, instance, institution, DayRange(result.day, result.day), verdict)
+    yield from _evaluations(check, institution, DayRange(result.day, result.day), verdict)
 
 
 def evaluate_all(
     check: ArchiveCheck,
     database: Database,
-    instance: DagsterInstance,
     institution: Institution,
     days: DayRange,
 ) -> Iterator[AssetCheckEvaluation]:
     """The verdict on the whole archive of an institution, which every partition of it shares."""
-    yield from _evaluations(
-        check, instance, institution, days, verifying.verify(database, institution)
-    )
+    yield from _evaluations(check, institution, days, verifying.verify(database, institution))
 
 
 def retention_settings_check() -> AssetChecksDefinition:
@@ -165,12 +159,10 @@ def _sum(verdicts: Iterator[ArchiveVerdict]) -> ArchiveVerdict:
 
 def _evaluations(
     check: ArchiveCheck,
-    instance: DagsterInstance,
     institution: Institution,
     days: DayRange,
     verdict: ArchiveVerdict,
 ) -> Iterator[AssetCheckEvaluation]:
-    targets = latest_materializations(instance, check.spec.asset_key, institution, days)
     for day in days:
         key = partition_key(day, institution.id)
         yield AssetCheckEvaluation(
@@ -179,7 +171,6 @@ def _evaluations(
             partition=key,
             passed=not verdict.wrong,
             severity=AssetCheckSeverity.ERROR,
-            target_materialization_data=targets.get(key),
             description=_spoken(institution, verdict) if verdict.wrong else None,
             metadata={
                 "originals": verdict.originals,

@@ -17,15 +17,28 @@ from dagster import (
     in_process_executor,
 )
 
+from lb_pipelines.orchestration.alerts.delivery import channels
+from lb_pipelines.orchestration.alerts.sensor import failure_alerts_sensor
 from lb_pipelines.orchestration.archive_checks import retention_settings_check
 from lb_pipelines.orchestration.assets.leaderboards import RETRIES, leaderboards
 from lb_pipelines.orchestration.clock import Clock, utc_now
+from lb_pipelines.orchestration.freshness import freshness_sensor, on_time_checks
+from lb_pipelines.orchestration.history_pruning import (
+    dagster_history_pruning_job,
+    dagster_history_pruning_schedule,
+)
+from lb_pipelines.orchestration.insight import (
+    institution_insight,
+    weekly_insight_job,
+    weekly_insight_schedule,
+)
 from lb_pipelines.orchestration.jobs import (
     archive_expired_snapshots_job,
     daily_leaderboards_job,
     partition_maintenance_job,
     reward_processing_job,
 )
+from lb_pipelines.orchestration.report_jobs import backfill_preview_job, missing_partitions_job
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 from lb_pipelines.orchestration.retention_jobs.erasing import erase_student_job
 from lb_pipelines.orchestration.retention_jobs.exports import export_archive_job, import_archive_job
@@ -52,12 +65,17 @@ def build_defs(
     settings = settings or Settings.from_env()
     running = DefaultScheduleStatus.RUNNING
     sensing = DefaultSensorStatus.RUNNING
+    told_by = channels(settings.alerts)
     return Definitions(
-        assets=[leaderboards(settings.start_day, now, retries)],
-        asset_checks=[retention_settings_check()],
+        assets=[
+            leaderboards(settings.start_day, now, retries, settings.owners),
+            institution_insight(settings.start_day, settings.owners),
+        ],
+        asset_checks=[retention_settings_check(), on_time_checks(settings.start_day, now)],
         jobs=[
             daily_leaderboards_job(),
             reward_processing_job(),
+            weekly_insight_job(),
             archive_expired_snapshots_job(),
             restore_snapshots_job(now),
             purge_snapshots_job(settings.home / "exports", now),
@@ -66,16 +84,24 @@ def build_defs(
             legal_hold_job(now),
             erase_student_job(now),
             partition_maintenance_job(settings.leaf_budget, now),
+            dagster_history_pruning_job(now),
+            missing_partitions_job(settings.start_day, now),
+            backfill_preview_job(now),
         ],
         schedules=[
             daily_leaderboards_schedule(settings.start_day, running),
+            weekly_insight_schedule(settings.start_day, running),
             partition_maintenance_schedule(settings.leaf_budget, running),
             purge_schedule(running),
+            dagster_history_pruning_schedule(running),
         ],
         sensors=[
             institutions_sensor(sensing, now),
             late_events_sensor(settings.start_day, sensing, now),
             retention_sensor(settings.start_day, sensing, now),
+            # Not there where nobody is to be told.
+            *([failure_alerts_sensor(told_by, settings.ui_url, sensing, now)] if told_by else []),
+            freshness_sensor(settings.start_day, sensing, now),
         ],
         resources={"leaderboard_database": LeaderboardDatabase(), **(resource_overrides or {})},
         # The speed is in the code: a process a step would cost more than the step.

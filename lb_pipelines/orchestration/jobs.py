@@ -26,6 +26,7 @@ from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.orchestration.archive_checks import SETTINGS
 from lb_pipelines.orchestration.assets.archive import ARCHIVE
 from lb_pipelines.orchestration.assets.family import markdown_table
+from lb_pipelines.orchestration.checks import ON_TIME
 from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.config import MOVES_TAG
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
@@ -48,11 +49,12 @@ def daily_leaderboards_job() -> UnresolvedAssetJobDefinition:
     """Everything of a day: what the daily schedule and the late events start."""
     return define_asset_job(
         DAILY_LEADERBOARDS,
-        selection=AssetSelection.assets(*DAILY_ASSETS),
+        selection=_without_others(AssetSelection.assets(*DAILY_ASSETS)),
         description=(
             "Aggregates, snapshots and trends of any days and institutions. The daily schedule "
             "starts it after each institution's midnight, the late-events sensor for days whose "
-            "events have changed; for past days, start a backfill of it."
+            "events have changed; past days are best materialized from the catalog, for a backfill "
+            "from there can be re-executed from failure."
         ),
         tags={WORK_TAG: "daily"},
     )
@@ -62,7 +64,7 @@ def reward_processing_job() -> UnresolvedAssetJobDefinition:
     """The order of the work that rewards wait for: points in, boards out, old boards away."""
     return define_asset_job(
         REWARD_PROCESSING,
-        selection=_without_settings(AssetSelection.assets(*AGGREGATES, *SNAPSHOTS, ARCHIVE)),
+        selection=_without_others(AssetSelection.assets(*AGGREGATES, *SNAPSHOTS, ARCHIVE)),
         description=(
             "What rewards are handed out by: point aggregates, then the snapshots of every board, "
             "for any days and institutions; then what has expired by the day after goes into the "
@@ -76,7 +78,7 @@ def archive_expired_snapshots_job() -> UnresolvedAssetJobDefinition:
     """The archive alone: what the retention sensor starts."""
     return define_asset_job(
         ARCHIVE_EXPIRED_SNAPSHOTS,
-        selection=_without_settings(AssetSelection.assets(ARCHIVE)),
+        selection=_without_others(AssetSelection.assets(ARCHIVE)),
         description=(
             "Moves snapshots whose retention is over into the archive, as of the day after a "
             "partition. The retention sensor starts it where something has expired; started by "
@@ -86,9 +88,14 @@ def archive_expired_snapshots_job() -> UnresolvedAssetJobDefinition:
     )
 
 
-def _without_settings(selection: AssetSelection) -> AssetSelection:
-    """The check of everyone's settings is not about the partitions of a run."""
-    return selection - AssetSelection.checks(AssetCheckKey(AssetKey(ARCHIVE), SETTINGS))
+def _without_others(selection: AssetSelection) -> AssetSelection:
+    """Without the checks that are not about the partitions of a run: everyone's settings, and
+    whether everyone's days are there in time.
+    """
+    return selection - AssetSelection.checks(
+        AssetCheckKey(AssetKey(ARCHIVE), SETTINGS),
+        *(AssetCheckKey(AssetKey(asset), ON_TIME) for asset in DAILY_ASSETS),
+    )
 
 
 class MaintenanceConfig(Config):

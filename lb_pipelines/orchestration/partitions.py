@@ -10,12 +10,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import groupby
 
 from dagster import (
+    AssetExecutionContext,
     DailyPartitionsDefinition,
     DynamicPartitionsDefinition,
     MultiPartitionKey,
     MultiPartitionsDefinition,
+    PartitionKeyRange,
 )
 
 from lb_pipelines.core.periods import DayRange, contiguous_ranges
@@ -28,14 +31,14 @@ RANGE_END_TAG = "dagster/asset_partition_range_end"
 
 # A day becomes a partition when it is over somewhere on earth, which is here first (UTC+14, no
 # summer time). Whether it is over at an institution is asked when that institution is worked on.
-_EARLIEST_ZONE = "Pacific/Kiritimati"
+EARLIEST_ZONE = "Pacific/Kiritimati"
 
 institution_partitions = DynamicPartitionsDefinition(name=INSTITUTION)
 
 
 def leaderboard_partitions(first_day: date) -> MultiPartitionsDefinition:
     """Day x institution, from `first_day` to the last day that is over somewhere."""
-    days = DailyPartitionsDefinition(start_date=first_day.isoformat(), timezone=_EARLIEST_ZONE)
+    days = DailyPartitionsDefinition(start_date=first_day.isoformat(), timezone=EARLIEST_ZONE)
     return MultiPartitionsDefinition({DAY: days, INSTITUTION: institution_partitions})
 
 
@@ -48,6 +51,26 @@ def split_key(key: str) -> tuple[date, str]:
     """The day and the institution of a partition key in its text form."""
     day, institution_id = key.split("|")
     return date.fromisoformat(day), institution_id
+
+
+def keys_of_run(context: AssetExecutionContext) -> list[str]:
+    """The partition keys that a run is about, from the range in its tags where there is one.
+
+    Dagster's own `partition_keys` asks the tags of single dimensions first. Those a backfill from a
+    job's page puts on each of its runs as they are for the first partition of the whole backfill:
+    every run would make that partition alone, and all would be counted as done.
+    """
+    definition, tags = context.assets_def.partitions_def, context.run.tags
+    if not (isinstance(definition, MultiPartitionsDefinition) and RANGE_START_TAG in tags):
+        return list(context.partition_keys)
+    first, last = (
+        definition.get_partition_key_from_str(tags[tag]) for tag in (RANGE_START_TAG, RANGE_END_TAG)
+    )
+    return list(
+        definition.get_partition_keys_in_range(
+            PartitionKeyRange(first, last), dynamic_partitions_store=context.instance
+        )
+    )
 
 
 def days_by_institution(keys: Iterable[str]) -> dict[str, list[DayRange]]:
@@ -130,3 +153,12 @@ def neighbour_order(institutions: Iterable[tuple[str, timedelta]]) -> list[str]:
     Institutions whose midnight is the same become neighbours, so that one run takes their day.
     """
     return [id for id, _ in sorted(institutions, key=lambda pair: (-pair[1], pair[0]))]
+
+
+def scattered(order: Sequence[str], offsets: Mapping[str, timedelta]) -> bool:
+    """Whether a day of all institutions takes more than twice as many runs as there are midnights.
+
+    That is what becomes of those that join one by one, at the end, and when summer time begins.
+    """
+    stretches = sum(1 for _ in groupby(order, key=offsets.__getitem__))
+    return stretches > 2 * len(set(offsets.values()))

@@ -6,7 +6,9 @@ A tick reads and decides; what it wants done, Dagster does. What starts by the c
 
 import json
 import time
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import takewhile
 
 from dagster import (
     DefaultSensorStatus,
@@ -32,6 +34,7 @@ from lb_pipelines.orchestration.partitions import (
     Rectangle,
     institution_partitions,
     neighbour_order,
+    scattered,
 )
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 
@@ -52,7 +55,8 @@ def institutions_sensor(status: DefaultSensorStatus, now: Clock = utc_now) -> Se
         minimum_interval_seconds=30,
         description=(
             "Gives every active institution its partitions and takes them from those that are "
-            "no longer active. What was materialized stays in the database."
+            "no longer active. What was materialized stays in the database. Institutions whose "
+            "midnight is the same are kept side by side, so that they share a run."
         ),
         default_status=status,
     )
@@ -61,14 +65,14 @@ def institutions_sensor(status: DefaultSensorStatus, now: Clock = utc_now) -> Se
     ) -> SensorResult | SkipReason:
         with leaderboard_database.database.transaction() as connection:
             active = {i.id: i for i in institutions.every(connection) if i.status == "ACTIVE"}
-        present = set(context.instance.get_dynamic_partitions(INSTITUTION))
-        new = neighbour_order(
-            (id, _offset(institution, now()))
-            for id, institution in active.items()
-            if id not in present
-        )
+        order = context.instance.get_dynamic_partitions(INSTITUTION)
+        present = set(order)
+        offsets = {id: _offset(institution, now()) for id, institution in active.items()}
+        new = neighbour_order((id, at) for id, at in offsets.items() if id not in present)
         gone = sorted(present - active.keys())
         if not new and not gone:
+            if scattered(order, offsets) and not requests.at_work(context.instance, order):
+                return _side_by_side(order, neighbour_order(offsets.items()))
             return SkipReason(f"The {len(active)} active institutions are the partitions.")
         return SensorResult(
             skip_reason=SkipReason(
@@ -81,6 +85,27 @@ def institutions_sensor(status: DefaultSensorStatus, now: Clock = utc_now) -> Se
         )
 
     return _sensor
+
+
+def _side_by_side(order: Sequence[str], wanted: Sequence[str]) -> SensorResult:
+    """Let institutions leave and join again, from the first that is not where it should be.
+
+    Only while no run is queued or at work, for a run over a range of institutions takes those that
+    lie in it when it begins. What was materialized stays, as with every partition that leaves.
+    """
+    right = sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(order, wanted, strict=True))
+    )
+    return SensorResult(
+        skip_reason=SkipReason(
+            f"{len(wanted) - right} institutions leave and join again, so that those with the same "
+            "midnight lie side by side and share a run."
+        ),
+        dynamic_partitions_requests=[
+            institution_partitions.build_delete_request(list(order[right:])),
+            institution_partitions.build_add_request(list(wanted[right:])),
+        ],
+    )
 
 
 def late_events_sensor(

@@ -7,13 +7,20 @@ without, 7 ms with kept connections. `dagster.yaml` names this class.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 from typing import Any, Self, cast
 
 from dagster._core.storage.config import PostgresStorageConfig
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
+
+from lb_pipelines.orchestration.event_storage import (
+    BATCH_SIZE,
+    BATCH_SIZE_VARIABLE,
+    BatchingEventLogStorage,
+)
 
 _NO_TIMEOUT = 0
 # Below the hour after which firewalls and poolers commonly drop a silent connection.
@@ -27,12 +34,20 @@ class PooledPostgresStorage(DagsterPostgresStorage):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Wherever this storage is, in the daemon, the webserver and each run.
+        os.environ.setdefault(BATCH_SIZE_VARIABLE, str(BATCH_SIZE))
+        plain = self._event_log_storage
+        self._event_log_storage = BatchingEventLogStorage(
+            plain.postgres_url,
+            plain.should_autocreate_tables,
+            plain.inst_data,
+            plain._token_provider,
+        )
         for part in (self.run_storage, self.event_log_storage, self.schedule_storage):
             part.optimize_for_webserver(_NO_TIMEOUT, _RECYCLE_SECONDS, _OVERFLOW)
-        events = self._event_log_storage
-        # Asked before each write of tags or of a check, while the kept connection is in use: it
-        # alone would bring back a connection for every materialization.
-        events.has_table = _remembering(events.has_table)  # type: ignore[method-assign, assignment]
+            # A connection that was lost while nobody used it is made anew instead of failing the
+            # run whose event it is to write.
+            cast(Any, part)._engine.pool._pre_ping = True
 
     @classmethod
     def from_config_value(
@@ -46,15 +61,3 @@ class PooledPostgresStorage(DagsterPostgresStorage):
             should_autocreate_tables=config.get("should_autocreate_tables", True),
             token_provider=get_token_provider_from_config(config),
         )
-
-
-def _remembering(has_table: Callable[[str], bool]) -> Callable[[str], bool]:
-    """Ask for a table until it is there; no table of Dagster's goes away again."""
-    there: set[str] = set()
-
-    def answer(table_name: str) -> bool:
-        if table_name not in there and has_table(table_name):
-            there.add(table_name)
-        return table_name in there
-
-    return answer

@@ -1,4 +1,4 @@
-"""Verification: every archived original has its copy with an equal hash, every copy a reason.
+"""Verification: every archived original has its copy with equal content, every copy a reason.
 
 Read from the rows, not from what wrote them; month by month, so that its memory does not grow with
 the history.
@@ -13,6 +13,7 @@ from lb_pipelines.core.periods import ONE_DAY, DayRange, next_month
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.partitions.names import months_between
 from lb_pipelines.db.repositories import retention as repository
+from lb_pipelines.db.repositories import verification
 from lb_pipelines.db.repositories.retention import Comparison
 
 
@@ -20,10 +21,10 @@ from lb_pipelines.db.repositories.retention import Comparison
 class ArchiveVerdict:
     """How many originals are marked ARCHIVED and how many copies there are; then what is wrong.
 
-    `missing`: ARCHIVED without a copy; `differing`: the copy has another hash; `active_with_copy`:
-    ACTIVE though archived; `doubled`: copies beyond the first of one original; `unexplained`:
-    copies without an original that neither a purge nor an import accounts for. `example` is the id
-    of a snapshot that is wrong.
+    `missing`: ARCHIVED without a copy; `differing`: the copy has another hash, or says something
+    else under the same; `active_with_copy`: ACTIVE though archived; `doubled`: copies beyond the
+    first of one original; `unexplained`: copies without an original that neither a purge nor an
+    import accounts for. `example` is the id of a snapshot that is wrong.
     """
 
     originals: int = 0
@@ -66,5 +67,12 @@ def verify(
         part = DayRange(max(month, days.first), min(next_month(month) - ONE_DAY, days.last))
         with database.transaction() as connection:
             found = repository.compare(connection, institution, part)
-        verdict = verdict.joined(found)
+            altered, example = verification.altered_copies(connection, institution, part)
+        verdict = verdict.joined(
+            replace(
+                found,
+                differing=found.differing + altered,
+                example=found.example or example,
+            )
+        )
     return verdict

@@ -14,9 +14,11 @@ from datetime import UTC, date, datetime
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import sqlalchemy
 from dogpile.cache import CacheRegion
 
+from lb_pipelines.core.distribution import Distribution, unpack
 from lb_pipelines.core.periods import (
     ONE_DAY,
     DayRange,
@@ -172,6 +174,27 @@ class LeaderboardService:
 
         arguments = {"every_day": every_day, "limit": limit}
         return self._kept("get_historical_leaderboard", key, days, arguments, make)
+
+    def get_distribution(
+        self,
+        institution_id: str,
+        type: BoardType | str,
+        reference_id: str,
+        granularity: Granularity | str,
+        day: date,
+    ) -> Distribution:
+        """The points of all who are ranked on the board as of `day`; empty where nobody is."""
+        key = board_key(institution_id, type, reference_id, granularity)
+        days = one_day(day)
+
+        def make() -> Distribution:
+            with self._reader(key) as reader:
+                for stored in reader.snapshots([days]):
+                    return unpack(stored.distribution)
+                reader.require_materialized(day)
+                return Distribution(np.empty(0, np.int64), np.empty(0, np.int64))
+
+        return self._kept("get_distribution", key, days, {}, make)
 
     def get_leaderboard_trends(
         self,

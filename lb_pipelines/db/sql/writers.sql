@@ -11,3 +11,10 @@ SELECT pg_advisory_xact_lock(x'6c64'::integer, :institution_key);
 
 -- name: erasures(institution_key)$
 SELECT erasures FROM lb.institutions WHERE institution_key = :institution_key;
+
+-- name: begin_run(institution_key)$
+-- Until the session ends or end_run: the run that works through the institution's days.
+SELECT pg_try_advisory_lock(x'6c72'::integer, :institution_key);
+
+-- name: end_run(institution_key)$
+SELECT pg_advisory_unlock(x'6c72'::integer, :institution_key);

@@ -19,6 +19,7 @@ from lb_pipelines.core.retention import PlannedSweep
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import archive_ledger
+from lb_pipelines.insight import inline
 from lb_pipelines.materialize import snapshots
 from lb_pipelines.materialize.results import DayResult
 from lb_pipelines.orchestration.assets.family import (
@@ -52,14 +53,14 @@ def archived_snapshots(partitions: MultiPartitionsDefinition) -> LeaderboardAsse
         kinds={"postgres", "python"},
         deps=[snapshots.asset_name(type) for type in BoardType],
         description=(
-            "Copies of the leaderboards whose retention is over: the partition of a day is green "
-            "when everything that had expired as of the day after it has been archived, that is, "
-            "copied here and marked ARCHIVED where it was, in one statement. An institution's "
-            "retention is that of `metadata.leaderboardRetention` (30, 90, 365, 730 and 1095 days "
-            "unless it says otherwise); restored snapshots stay until their day, and no sweep "
-            "passes a legal hold. Started by hand a run only shows its plan, until "
-            "`archive_dry_run` is set to false; `lb.archive_runs` is the ledger of what moved, "
-            "when, and by which run."
+            "Copies of the leaderboards whose retention is over: a day is green when everything "
+            "that had expired as of the day after it, by the institution's own "
+            "`metadata.leaderboardRetention` (30, 90, 365, 730 and 1095 days unless it says "
+            "otherwise), has been copied here and marked ARCHIVED where it was, in one statement. "
+            "Nothing gets lost on the way: restored snapshots stay until their day, no sweep "
+            "passes a legal hold, and `lb.archive_runs` is the ledger of what moved, when, and by "
+            "which run. Nothing moves by accident: started by hand a run only shows its plan, "
+            "until `archive_dry_run` is set to false."
         ),
         table="lb.archived_leaderboard_snapshots",
         columns={
@@ -82,8 +83,20 @@ def archived_snapshots(partitions: MultiPartitionsDefinition) -> LeaderboardAsse
             "created_at": ("timestamptz", "When the snapshot was written"),
             "partition_key": ("text", "`{INSTITUTION_ID}_{TYPE}_{YYYY-MM}`"),
         },
+        key=("institution_id", "original_id", "academic_year"),
+        nullable={"term_id"},
+        rules=["PARTITION BY LIST (academic_year)"],
+        see={f"{type.lower()}_boards": snapshots.asset_name(type) for type in BoardType},
     )
-    return LeaderboardAsset(spec, _sweep, _show, _outcome, _remarks)
+    return LeaderboardAsset(
+        spec,
+        _sweep,
+        _show,
+        shows=("chart", "archived"),
+        numbers=dict.fromkeys(("archived_bytes", "left_to_others", *map(str, Granularity)), 0),
+        outcome=_outcome,
+        remarks=_remarks,
+    )
 
 
 def plan(
@@ -211,4 +224,17 @@ def _show(connection: Connection, institution: Institution, result: DayResult) -
                 "digest": f"`{total.digest}`",
             }
         )
-    return {"archived": MetadataValue.md(markdown_table(rows, "Nothing had expired."))}
+    counts = [
+        totals[granularity].rows if granularity in totals else 0 for granularity in Granularity
+    ]
+    return {
+        "chart": MetadataValue.md(
+            inline.bars(
+                counts,
+                Granularity.DAILY,
+                Granularity.ALL_TIME,
+                f"Archived as of the day after, by granularity: {sum(counts):,} snapshots",
+            )
+        ),
+        "archived": MetadataValue.md(markdown_table(rows, "Nothing had expired.")),
+    }

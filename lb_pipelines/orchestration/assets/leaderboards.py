@@ -1,38 +1,40 @@
 """The op that makes all assets of boards: composed of the families, one order of work for all.
 
-It goes institution by institution, and for each through aggregates, then through snapshots and
-trends together, a contiguous range of days in one pass; then through the archive, whose failures are its own. One op
-rather than one a family, because Dagster skips everything behind a step that fails: here an
-institution that fails takes down nothing but itself.
+It goes through the institutions, two at a time, and for each through aggregates, all snapshots and
+all trends, a contiguous range of days in one pass; then through the archive, whose failures are its
+own (`institution_work`). One op rather than one a family, because Dagster skips everything behind a
+step that fails: here an institution that fails takes down nothing but itself.
 
-Every (asset, institution, day) is recorded as a materialization once it is committed, so that a
-run that is killed keeps what it has done. The op's outputs are never produced: at its end Dagster
-would record one more materialization for every partition of the run, those that failed included.
-Instead a run with a failed institution ends as failed, and Dagster shows as failed precisely the
-partitions that were planned and not recorded.
+One run at a time works on an institution: where another one does, the others come first. What a
+lost connection or a lost race has ended is tried again after all others, bad data is not.
+
+Every (asset, institution, day) is recorded as a materialization soon after it is committed
+(`recording`), so that a run that is killed keeps what it has done. The op's outputs are never
+produced: at its end Dagster would record one more materialization for every partition of the run,
+those that failed included. Instead a run with a failed institution ends as failed, and Dagster
+shows as failed precisely the partitions that were planned and not recorded.
+
+A day that a blocking check finds wrong is recorded too, for it is there; what depends on it is not
+made, and its institution counts as failed. A wrong day of aggregates holds up all days after it.
 """
 
 import time
-import traceback
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date
 
-import psycopg
 from dagster import (
     AssetCheckEvaluation,
     AssetExecutionContext,
+    AssetKey,
     AssetMaterialization,
-    AssetObservation,
     AssetsDefinition,
     BackfillPolicy,
     Backoff,
     DagsterEventType,
     DagsterInstance,
     DagsterRun,
-    Failure,
     Jitter,
     MetadataValue,
     Output,
@@ -40,85 +42,99 @@ from dagster import (
     multi_asset,
 )
 
-import lb_pipelines
-from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import ONE_DAY, DayRange, contiguous_ranges, local_day
+from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
-from lb_pipelines.db.repositories import institutions
-from lb_pipelines.errors import DatabaseUnavailable, InvalidPartition, LeaderboardError
-from lb_pipelines.materialize import writing
-from lb_pipelines.materialize.results import DayResult, Provenance
+from lb_pipelines.materialize.concurrently import Yielded, side_by_side
 from lb_pipelines.orchestration.archive_checks import (
     ArchiveCheck,
     archive_check,
-    evaluate_all,
-    evaluate_moved,
 )
-from lb_pipelines.orchestration.assets import archive
 from lb_pipelines.orchestration.assets.aggregates import point_aggregates
-from lb_pipelines.orchestration.assets.archive import ARCHIVE, ArchivedDay, archived_snapshots
+from lb_pipelines.orchestration.assets.archive import ARCHIVE, archived_snapshots
 from lb_pipelines.orchestration.assets.family import (
-    BoardProduct,
     LeaderboardAsset,
     Metadata,
-    Order,
-    markdown_table,
+)
+from lb_pipelines.orchestration.assets.institution_work import (
+    AtWork,
+    InstitutionWork,
+    Said,
+    materialization,
 )
 from lb_pipelines.orchestration.assets.snapshots import board_snapshots
 from lb_pipelines.orchestration.assets.trends import board_trends
-from lb_pipelines.orchestration.checks import SAMPLE, SnapshotCheck, evaluate, snapshot_checks
+from lb_pipelines.orchestration.checks import (
+    PartitionCheck,
+    blocks,
+    partition_checks,
+)
 from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.config import LeaderboardsConfig
+from lb_pipelines.orchestration.failures import Failed, failure
+from lb_pipelines.orchestration.freshness import with_policy
 from lb_pipelines.orchestration.partitions import (
     days_by_institution,
+    keys_of_run,
     leaderboard_partitions,
     partition_key,
     split_key,
 )
+from lb_pipelines.orchestration.recording import Recordable, recorded
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
+from lb_pipelines.orchestration.run_log import RunLog
 
 LEADERBOARDS = "leaderboards"
 
-# A lost connection or a lost race heals by itself; bad data does not (see `Failed.transient`).
-RETRIES = RetryPolicy(max_retries=2, delay=10, backoff=Backoff.EXPONENTIAL, jitter=Jitter.FULL)
+# About a minute in all, which is what a server takes that is started anew. The tries are the run's
+# own, by institution (`Failed.transient`): Dagster would try those with bad data again as well.
+RETRIES = RetryPolicy(max_retries=3, delay=5, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
 _RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
+_SECONDS_BETWEEN_LOOKS = 1.0
+INSTITUTIONS_AT_ONCE = 2
+"""While PostgreSQL takes the rows of one institution, another one's boards are ranked."""
 
-Event = AssetMaterialization | AssetObservation | AssetCheckEvaluation | Output[None]
+Event = Recordable | Output[None]
 
 
-def leaderboard_families(start_day: date) -> list[LeaderboardAsset]:
+def leaderboard_families(start_day: date, owners: Sequence[str] = ()) -> list[LeaderboardAsset]:
     """All assets in the order in which they are made; `start_day` is their first partition."""
     partitions = leaderboard_partitions(start_day)
-    return [
+    families = [
         point_aggregates(partitions, start_day),
         *(board_snapshots(type, partitions) for type in BoardType),
         *(board_trends(type, partitions) for type in BoardType),
         archived_snapshots(partitions),
     ]
+    return [
+        replace(asset, spec=asset.spec.replace_attributes(owners=list(owners)))
+        for asset in families
+    ]
 
 
 def leaderboards(
-    start_day: date, now: Clock = utc_now, retries: RetryPolicy = RETRIES
+    start_day: date,
+    now: Clock = utc_now,
+    retries: RetryPolicy = RETRIES,
+    owners: Sequence[str] = (),
 ) -> AssetsDefinition:
     """The eight assets and their checks as one op, any subset of which can be selected."""
-    families = leaderboard_families(start_day)
-    checks = snapshot_checks(leaderboard_partitions(start_day))
+    families = leaderboard_families(start_day, owners)
+    checks = partition_checks(leaderboard_partitions(start_day))
     completeness = archive_check(leaderboard_partitions(start_day))
 
     @multi_asset(
         name=LEADERBOARDS,
-        specs=[asset.spec for asset in families],
+        specs=[with_policy(asset.spec) for asset in families],
         check_specs=[*(check.spec for check in checks), completeness.spec],
         can_subset=True,
         backfill_policy=BackfillPolicy.single_run(),
-        retry_policy=retries,
     )
     def _leaderboards(
         context: AssetExecutionContext,
         config: LeaderboardsConfig,
         leaderboard_database: LeaderboardDatabase,
-    ) -> Iterator[Event]:
+    ) -> Iterator[Output[None]]:
         selected = [a for a in families if a.spec.key in context.selected_asset_keys]
         work = _Work(
             context=context,
@@ -131,31 +147,11 @@ def leaderboards(
             if completeness.spec.key in context.selected_asset_check_keys
             else None,
             now=now,
+            retries=retries,
         )
-        yield from work.run(days_by_institution(context.partition_keys))
+        yield from recorded(context, work.run(keys_of_run(context)))
 
     return _leaderboards
-
-
-@dataclass(frozen=True)
-class Failed:
-    """An institution that could not be finished: where, and why."""
-
-    institution_id: str
-    where: str
-    error: Exception
-
-    @property
-    def transient(self) -> bool:
-        """Whether trying again can help."""
-        return isinstance(self.error, psycopg.OperationalError | DatabaseUnavailable)
-
-    @property
-    def reason(self) -> str:
-        """What is wrong and, where a person can do something about it, what."""
-        if isinstance(self.error, LeaderboardError):
-            return str(self.error)
-        return f"{type(self.error).__name__}: {self.error}".strip()
 
 
 @dataclass
@@ -167,171 +163,97 @@ class _Work:
     database: Database
     assets: Sequence[LeaderboardAsset]
     archive: LeaderboardAsset | None
-    checks: Sequence[SnapshotCheck]
+    checks: Sequence[PartitionCheck]
     completeness: ArchiveCheck | None
     now: Clock
-    # Where the institution at hand has got to, for the report should it fail.
-    _where: str = ""
+    retries: RetryPolicy
+    sleep: Callable[[float], None] = time.sleep
     # (asset, partition key) that need not be done again.
-    _kept: AbstractSet[tuple[str, str]] = frozenset()
+    _kept: set[tuple[str, str]] = field(default_factory=set)
+    _log: RunLog = field(init=False)
 
-    def run(self, days: Mapping[str, Sequence[DayRange]]) -> Iterator[Event]:
+    def run(self, keys: Sequence[str]) -> Iterator[Event]:
         """Work through all institutions; at the end raise `Failure` naming those that failed."""
-        yield from self._keep()
-        failed = []
-        for institution_id, ranges in days.items():
-            try:
-                yield from self._institution(institution_id, ranges)
-            except Exception as error:
-                failed.append(self._note(Failed(institution_id, self._where, error)))
+        yield from self._keep(set(keys))
+        days = days_by_institution(keys)
+        self._tag(days)
+        self._log = RunLog(self.context.log.info, self._left(days))
+        failed: dict[str, Failed] = {}
+        wanted: Mapping[str, Sequence[DayRange]] = days
+        for attempt in range(1, self.retries.max_retries + 2):
+            failed |= yield from self._each(wanted)
+            wanted = {id: days[id] for id, one in failed.items() if one.transient}
+            if not wanted or attempt > self.retries.max_retries:
+                break
+            pause = max(0.0, float(self.retries.calculate_delay(attempt)))
+            self._log.again(self._left(wanted), pause)
+            self.sleep(pause)
+            failed = {id: one for id, one in failed.items() if id not in wanted}
         if failed:
-            raise _failure(failed, len(days))
+            raise failure([failed[id] for id in days if id in failed], len(days))
         # The outputs of checks record nothing, but Dagster would report them as missing.
         specs = [check.spec for check in self.checks]
         for spec in [*specs, self.completeness.spec] if self.completeness else specs:
             yield Output(None, output_name=spec.get_python_identifier())
 
-    def _institution(self, institution_id: str, ranges: Sequence[DayRange]) -> Iterator[Event]:
-        self._where = "its settings"
-        started, partitions, rows, written = time.perf_counter(), 0, 0, 0
-        with self.database.transaction() as connection:
-            institution = institutions.find_active(connection, institution_id)
-        today = local_day(self.now(), institution.zone)
-        order = Order(Provenance(run_id=self.context.run.run_id), today, self.config)
-        over, not_over = _split_by_closing(ranges, today - ONE_DAY)
-        for days in over:
-            for asset, result in self._made(institution, days, order):
-                partitions, rows = partitions + 1, rows + result.rows
-                written += result.written
-                yield self._seen(asset, institution, result)
-            for check in self.checks:
-                self._where = f"the check of {check.spec.asset_key.to_user_string()}"
-                yield from evaluate(
-                    check,
-                    self.database,
-                    self.context.instance,
-                    institution,
-                    days,
-                    at_most=SAMPLE if self._makes(check) else None,
-                )
-        if partitions:
-            seconds = time.perf_counter() - started
-            self.context.log.info(
-                f"{institution_id}: {_spoken(over)}, {partitions} partitions, {rows:,} rows"
-                f" ({written:,} new or changed) in {seconds:.1f} s"
-            )
-        for days in over:
-            yield from self._archive(institution, days, order)
-        if not_over:
-            self._where = _spoken(not_over)
-            raise InvalidPartition(
-                f"{_spoken(not_over)} is not over yet at {institution_id} ({institution.zone})",
-                "Materialize it after midnight there; the daily schedule does",
-            )
-
-    def _archive(self, institution: Institution, days: DayRange, order: Order) -> Iterator[Event]:
-        """Sweep, or show what a sweep would do; and see that originals and copies agree."""
-        if self.archive is not None and not self.config.moves(self.context.run.tags):
-            self._where = f"the plan of {ARCHIVE}"
-            lines = archive.plan(self.database, institution, days, order)
-            for line in lines:
-                self.context.log.info(archive.plan_spoken(line))
-            yield AssetObservation(
-                asset_key=ARCHIVE,
-                partition=partition_key(days.last, institution.id),
-                description=f"{ARCHIVE} of {institution.id} on {days.last}: dry run",
-                metadata=archive.plan_shown(lines),
-            )
-        elif self.archive is not None:
-            for result in self._asset(self.archive, institution, days, order):
-                assert isinstance(result, ArchivedDay)
-                yield self._seen(self.archive, institution, result)
-                if self.completeness is not None:
-                    self._where = f"the check of {ARCHIVE}"
-                    yield from evaluate_moved(
-                        self.completeness, self.database, self.context.instance, institution, result
+    def _each(
+        self, days: Mapping[str, Sequence[DayRange]]
+    ) -> Generator[Event, None, dict[str, Failed]]:
+        """Work through institutions once, each when no other run does; those that failed."""
+        failed = {}
+        waiting: Sequence[str] = list(days)
+        while waiting:
+            work = {id: self._institution(id, days[id]) for id in waiting}
+            at_work = []
+            for done in side_by_side(
+                {id: one.events for id, one in work.items()}, INSTITUTIONS_AT_ONCE
+            ):
+                id, one = done.name, work[done.name]
+                if isinstance(done, Yielded):
+                    yield from self._told(id, done.value)
+                elif done.error is None:
+                    self._log.ends(id, one.done)
+                elif isinstance(done.error, AtWork):
+                    self._log.waits(id)
+                    at_work.append(id)
+                else:
+                    failed[id] = Failed(id, one.where, done.error)
+                    (self.context.log.warning if failed[id].transient else self.context.log.error)(
+                        failed[id].told
                     )
-        elif self.completeness is not None:
-            self._where = f"the check of {ARCHIVE}"
-            yield from evaluate_all(
-                self.completeness, self.database, self.context.instance, institution, days
-            )
+                    self._log.ends(id, "failed")
+            if at_work == waiting:
+                self.sleep(_SECONDS_BETWEEN_LOOKS)
+            waiting = at_work
+        return failed
 
-    def _made(
-        self, institution: Institution, days: DayRange, order: Order
-    ) -> Iterator[tuple[LeaderboardAsset, DayResult]]:
-        """What the selected assets make of these days: what boards are made of, then all boards."""
-        together: dict[tuple[DayRange, ...], list[LeaderboardAsset]] = defaultdict(list)
-        for asset in self.assets:
-            if isinstance(asset.making, BoardProduct):
-                together[tuple(self._wanted(asset, institution, days))].append(asset)
-            else:
-                for result in self._asset(asset, institution, days, order):
-                    yield asset, result
-        for ranges, assets in together.items():
-            for part in ranges:
-                yield from self._boards(assets, institution, part, order)
-
-    def _boards(
-        self,
-        assets: Sequence[LeaderboardAsset],
-        institution: Institution,
-        part: DayRange,
-        order: Order,
-    ) -> Iterator[tuple[LeaderboardAsset, DayResult]]:
-        products = [
-            asset.making.of(order) for asset in assets if isinstance(asset.making, BoardProduct)
-        ]
-        coming = ((asset, day) for day in part for asset in assets)
-        asset, day = next(coming)
-        self._where = f"{asset.name} of {day}"
-        for result in writing.write(self.database, institution, products, part, order.provenance):
-            yield asset, result
-            asset, day = next(coming, (asset, day))
-            self._where = f"{asset.name} of {day}"
-
-    def _asset(
-        self, asset: LeaderboardAsset, institution: Institution, days: DayRange, order: Order
-    ) -> Iterator[DayResult]:
-        assert not isinstance(asset.making, BoardProduct)
-        for part in self._wanted(asset, institution, days):
-            self._where = f"{asset.name} of {part.first}"
-            for result in asset.making(self.database, institution, part, order):
-                yield result
-                self._where = f"{asset.name} of {min(result.day + ONE_DAY, part.last)}"
-
-    def _wanted(
-        self, asset: LeaderboardAsset, institution: Institution, days: DayRange
-    ) -> list[DayRange]:
-        """The days of an asset that are still to be made."""
-        return contiguous_ranges(
-            day for day in days if (asset.name, _key(day, institution)) not in self._kept
+    def _institution(self, id: str, ranges: Sequence[DayRange]) -> InstitutionWork:
+        return InstitutionWork(
+            institution_id=id,
+            ranges=ranges,
+            run_id=self.context.run.run_id,
+            config=self.config,
+            database=self.database,
+            assets=self.assets,
+            archive=self.archive,
+            moves=self.config.moves(self.context.run.tags),
+            checks=self.checks,
+            completeness=self.completeness,
+            now=self.now,
+            kept=self._kept,
         )
 
-    def _makes(self, check: SnapshotCheck) -> bool:
-        return any(asset.spec.key == check.spec.asset_key for asset in self.assets)
+    def _told(self, id: str, event: Recordable | Said) -> Iterator[Event]:
+        """What is for Dagster's record; what is for the log is said."""
+        if isinstance(event, Said):
+            self.context.log.log(event.level, event.text)
+            return
+        yield event
+        if isinstance(event, AssetMaterialization) and event.asset_key != AssetKey(ARCHIVE):
+            day, _ = split_key(str(event.partition))
+            self._log.did(id, f"{event.asset_key.to_user_string()} of {day}")
 
-    def _seen(
-        self, asset: LeaderboardAsset, institution: Institution, result: DayResult
-    ) -> AssetMaterialization:
-        with self.database.transaction() as connection:
-            shown = asset.show(connection, institution, result)
-        metadata = {
-            "dagster/partition_row_count": result.rows,
-            "written": result.written,
-            "seconds": round(result.seconds, 4),
-            **result.numbers,
-            **({"superseded_by_later_state": True} if result.superseded else {}),
-            **shown,
-            "code_version": lb_pipelines.__version__,
-        }
-        for remark in asset.remarks(result):
-            self.context.log.warning(remark)
-        return _materialization(
-            asset.name, result.day, institution.id, asset.outcome(result), metadata
-        )
-
-    def _keep(self) -> Iterator[AssetMaterialization]:
+    def _keep(self, wanted: AbstractSet[str]) -> Iterator[AssetMaterialization]:
         """Find what need not be done, because an earlier try of this run has recorded it, or a
         run that this one resumes ("re-execute from failure").
 
@@ -345,7 +267,6 @@ class _Work:
         for run_id in _resumed_runs(self.context):
             earlier |= _recorded_by(self.context.instance, run_id)
         selected = {asset.name for asset in self.assets}
-        wanted = set(self.context.partition_keys)
         again = {
             (name, key): metadata
             for (name, key), metadata in earlier.items()
@@ -354,7 +275,7 @@ class _Work:
         self._kept = {*recorded, *again}
         for (name, key), metadata in again.items():
             day, institution_id = split_key(key)
-            yield _materialization(
+            yield materialization(
                 name, day, institution_id, "kept from the run resumed here", metadata
             )
         if again:
@@ -362,12 +283,32 @@ class _Work:
                 f"Kept {len(again)} partitions that the run resumed here had already materialized"
             )
 
-    def _note(self, failed: Failed) -> Failed:
-        message = f"{failed.institution_id} failed at {failed.where}: {failed.reason}"
-        if not isinstance(failed.error, LeaderboardError):
-            message += "\n" + "".join(traceback.format_exception(failed.error))
-        self.context.log.error(message)
-        return failed
+    def _left(self, days: Mapping[str, Sequence[DayRange]]) -> dict[str, int]:
+        """Partitions by institution that have yet to be done; the archive's are not counted."""
+        return {
+            id: sum(
+                (asset.name, str(partition_key(day, id))) not in self._kept
+                for asset in self.assets
+                for part in ranges
+                for day in part
+            )
+            for id, ranges in days.items()
+        }
+
+    def _tag(self, days: Mapping[str, Sequence[DayRange]]) -> None:
+        """Say on the page of runs what the run is about; the queue reads the first one too."""
+        every = [
+            day for ranges in days.values() for part in ranges for day in (part.first, part.last)
+        ]
+        if not every:
+            return
+        tags = {
+            "leaderboards/institutions": str(len(days)),
+            "leaderboards/days": f"{min(every)}..{max(every)}",
+        }
+        if len(days) == 1:
+            tags["leaderboards/institution"] = next(iter(days))
+        self.context.instance.add_run_tags(self.context.run.run_id, tags)
 
 
 def _recorded_by(instance: DagsterInstance, run_id: str) -> dict[tuple[str, str], Metadata]:
@@ -380,7 +321,22 @@ def _recorded_by(instance: DagsterInstance, run_id: str) -> dict[tuple[str, str]
             if "kept_from_run" in event.metadata:
                 metadata["kept_from_run"] = event.metadata["kept_from_run"]
             recorded[event.asset_key.to_user_string(), str(event.partition)] = metadata
+    if recorded:
+        for found_wrong in _found_wrong_by(instance, run_id):
+            recorded.pop(found_wrong, None)
     return recorded
+
+
+def _found_wrong_by(instance: DagsterInstance, run_id: str) -> Iterator[tuple[str, str]]:
+    """(asset, partition key) of what a blocking check of a run has found wrong at last."""
+    verdicts: dict[tuple[AssetKey, str, str], AssetCheckEvaluation] = {}
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION):
+        assert entry.dagster_event is not None
+        verdict = entry.dagster_event.asset_check_evaluation_data
+        verdicts[verdict.asset_key, verdict.check_name, str(verdict.partition)] = verdict
+    for (asset, _, key), verdict in verdicts.items():
+        if blocks(verdict):
+            yield asset.to_user_string(), key
 
 
 def _resumed_runs(context: AssetExecutionContext) -> Iterator[str]:
@@ -392,69 +348,3 @@ def _resumed_runs(context: AssetExecutionContext) -> Iterator[str]:
             return
         yield parent
         run = context.instance.get_run_by_id(parent)
-
-
-def _split_by_closing(
-    ranges: Sequence[DayRange], last_closed: date
-) -> tuple[list[DayRange], list[DayRange]]:
-    """Ranges of days that are over, and of days that are not."""
-    days = [day for days in ranges for day in days]
-    return (
-        contiguous_ranges(day for day in days if day <= last_closed),
-        contiguous_ranges(day for day in days if day > last_closed),
-    )
-
-
-def _key(day: date, institution: Institution) -> str:
-    return str(partition_key(day, institution.id))
-
-
-def _spoken(ranges: Sequence[DayRange]) -> str:
-    """Ranges of days as a person writes them."""
-    return ", ".join(
-        str(days.first) if len(days) == 1 else f"{days.first} to {days.last}" for days in ranges
-    )
-
-
-def _materialization(
-    asset: str, day: date, institution_id: str, outcome: str, metadata: Metadata
-) -> AssetMaterialization:
-    key = partition_key(day, institution_id)
-    return AssetMaterialization(
-        asset_key=asset,
-        partition=key,
-        # As Dagster itself tags the materializations of two dimensions.
-        tags={f"dagster/partition/{name}": part for name, part in key.keys_by_dimension.items()},
-        # What the run's log shows; Dagster's own words would name neither day nor institution.
-        description=f"{asset} of {institution_id} on {day}: {outcome}",
-        metadata=metadata,
-    )
-
-
-def _failure(failed: Sequence[Failed], of: int) -> Failure:
-    by_reason: dict[str, list[str]] = defaultdict(list)
-    for one in failed:
-        by_reason[one.reason].append(f"{one.institution_id} (at {one.where})")
-    reasons = "; ".join(f"{', '.join(who)}: {reason}" for reason, who in by_reason.items())
-    table = markdown_table(
-        [
-            {
-                "institution": one.institution_id,
-                "at": one.where,
-                "what": one.error.thing if isinstance(one.error, LeaderboardError) else one.reason,
-                "remedy": one.error.remedy
-                if isinstance(one.error, LeaderboardError)
-                else "See the traceback in the log",
-            }
-            for one in failed
-        ]
-    )
-    return Failure(
-        description=f"{len(failed)} of {of} institutions failed. {reasons}",
-        metadata={
-            "failed_institutions": MetadataValue.md(table),
-            "what_next": "What is green is done. Re-execute this run from failure, or materialize "
-            "its missing and failed partitions: only those that failed are done.",
-        },
-        allow_retries=any(one.transient for one in failed),
-    )

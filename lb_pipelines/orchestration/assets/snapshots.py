@@ -5,23 +5,33 @@ One factory for the three types.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from dagster import MultiPartitionsDefinition
 
+from lb_pipelines.core import distribution
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.words import BoardType
+from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Connection
 from lb_pipelines.db.repositories import glances
-from lb_pipelines.materialize import aggregates, snapshots
+from lb_pipelines.db.repositories.glances import BoardGlance
+from lb_pipelines.insight import inline, series
+from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.materialize.results import DayResult
+from lb_pipelines.orchestration.assets.archive import ARCHIVE
 from lb_pipelines.orchestration.assets.family import (
+    BOARD_NUMBERS,
+    BOARDS_SHOW,
+    SUBTREES,
     BoardProduct,
     LeaderboardAsset,
     Metadata,
     boards_shown,
     leaderboard_spec,
 )
+
+_BARS = 24
 
 
 def board_snapshots(type: BoardType, partitions: MultiPartitionsDefinition) -> LeaderboardAsset:
@@ -33,15 +43,17 @@ def board_snapshots(type: BoardType, partitions: MultiPartitionsDefinition) -> L
         group="snapshots",
         deps=[aggregates.ASSET],
         description=(
-            f"The leaderboards of every {thing} as of the end of a day: daily, weekly, monthly, "
-            "term and all-time, one row each. `entries` is the top N; the statistics and the "
-            "packed distribution are over all who are ranked, so that anybody's exact rank can be "
-            "told later. A snapshot depends only on events up to its day: any day can be "
-            "materialized again at any time and gives the same row; archived rows are not touched."
+            f"The leaderboards of every {thing} as of the end of a day, daily, weekly, monthly, "
+            "term and all-time, one row each: the top N, and statistics and the packed "
+            "distribution over all who are ranked, from which anybody's exact rank follows. The "
+            "past does not change behind anybody's back: a board depends only on events up to its "
+            "day, so made again, alone or with others and in any order, it is the same row, and "
+            "what is archived stays as it was. No partition is green before its rows are "
+            "committed, and an institution that fails takes down nothing but its own partitions."
         ),
         table="lb.leaderboard_snapshots",
         columns={
-            "id": ("text", "Deterministic: institution, type, reference, granularity and date"),
+            "id": ("text", "Institution, type, reference, granularity and date in one word"),
             "institution_id": ("text", "The institution"),
             "type": ("text", f"{type}"),
             "reference_id": ("text", f"The {thing} whose students are ranked"),
@@ -51,10 +63,16 @@ def board_snapshots(type: BoardType, partitions: MultiPartitionsDefinition) -> L
             "entries": ("jsonb", "Top N: rank, studentId, points, previousRank"),
             "metadata": ("jsonb", "Statistics over all who are ranked, and provenance"),
             "distribution": ("bytea", "Distinct points and counts of all who are ranked, packed"),
+            "content_hash": ("bytea", "BLAKE2b-128; equal content, equal hash"),
             "status": ("text", "ACTIVE or ARCHIVED"),
+            "active_until": ("date", "Restored from the archive until this day; null: not"),
             "created_at": ("timestamptz", "When the row was written"),
             "partition_key": ("text", "`{INSTITUTION_ID}_{TYPE}_{YYYY-MM}`"),
         },
+        key=("institution_id", "type", "reference_id", "time_granularity", "snapshot_date"),
+        nullable={"active_until"},
+        rules=[f"PARTITION BY {SUBTREES}"],
+        see={"trends": trends.asset_name(type), "archive": ARCHIVE, "made_from": aggregates.ASSET},
     )
     return LeaderboardAsset(
         spec,
@@ -67,6 +85,8 @@ def board_snapshots(type: BoardType, partitions: MultiPartitionsDefinition) -> L
             )
         ),
         partial(_show, type),
+        shows=BOARDS_SHOW,
+        numbers={**BOARD_NUMBERS, "ranked": 0, "ranked_today": 0},
         remarks=_remarks,
     )
 
@@ -84,6 +104,7 @@ def _remarks(result: DayResult) -> list[str]:
 def _show(
     type: BoardType, connection: Connection, institution: Institution, result: DayResult
 ) -> Metadata:
+    largest = glances.largest_snapshots(connection, institution, type, result.day)
     rows = [
         {
             "largest board": board.name,
@@ -95,6 +116,20 @@ def _show(
                 for place, points in zip(("1st", "2nd", "3rd"), board.points, strict=False)
             },
         }
-        for board in glances.largest_snapshots(connection, institution, type, result.day)
+        for board in largest
     ]
-    return boards_shown(type, institution, result, rows)
+    return boards_shown(type, institution, result, rows, _chart(largest))
+
+
+def _chart(largest: Sequence[BoardGlance]) -> str:
+    """Students by points on the largest board: of the term, or of all time where there is none."""
+    board = next((b for b in reversed(largest) if b.granularity == Granularity.TERM), None)
+    board = board or next(iter(largest[::-1]), None)
+    if board is None:
+        return "Nobody is ranked on this day."
+    points = series.histogram(distribution.unpack(board.distribution), _BARS)
+    return inline.distribution(
+        points,
+        f"**{inline.plain(board.name)}**, {board.granularity}: students by points, "
+        f"{board.ranked:,} ranked, median {points.median:,.1f}",
+    )

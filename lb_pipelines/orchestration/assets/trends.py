@@ -5,17 +5,24 @@ One factory for the three types.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from dagster import MultiPartitionsDefinition
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.words import BoardType
+from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Connection
 from lb_pipelines.db.repositories import glances
-from lb_pipelines.materialize import snapshots, trends
+from lb_pipelines.db.repositories.glances import TrendGlance
+from lb_pipelines.insight import inline
+from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.materialize.results import DayResult
+from lb_pipelines.orchestration.assets.archive import ARCHIVE
 from lb_pipelines.orchestration.assets.family import (
+    BOARD_NUMBERS,
+    BOARDS_SHOW,
+    SUBTREES,
     BoardProduct,
     LeaderboardAsset,
     Metadata,
@@ -34,11 +41,12 @@ def board_trends(type: BoardType, partitions: MultiPartitionsDefinition) -> Lead
         deps=[snapshots.asset_name(type)],
         description=(
             f"What has moved on the leaderboards of every {thing}: one row per board and day, "
-            "against the snapshot of the day before (daily), the last Sunday (weekly), the last "
-            "day of the month before (monthly) or seven days before (term and all-time). Ranked "
-            "students, mean and median with their change, entrants, leavers, climbers and "
-            "fallers, the share of the top N that stayed and how long the leader has led. Every "
-            "entry has its exact previous rank, also where it was outside the top N then."
+            "against the day before (daily), the last Sunday (weekly), the last day of the month "
+            "before (monthly) or seven days before (term and all-time). Nobody's rise is invented: "
+            "every entry has its exact previous rank, also where it was outside the top N then, "
+            "and what has no past is null, never 0. Both days are ranked from the events, so that "
+            "a snapshot that is missing or archived changes nothing here; only the days that a "
+            "leader has led are counted over days that were made."
         ),
         table="lb.leaderboard_trends",
         columns={
@@ -61,19 +69,33 @@ def board_trends(type: BoardType, partitions: MultiPartitionsDefinition) -> Lead
             "leader_days": ("integer", "... and its length"),
             "movement": ("jsonb", "top3, entrants, leavers, climbers, fallers"),
             "students": ("jsonb", "For every entry: rank, previousRank, rankChange, pointsChange"),
+            "metadata": ("jsonb", "Provenance: run, code, and state of the events"),
+            "content_hash": ("bytea", "BLAKE2b-128; equal content, equal hash"),
+            "created_at": ("timestamptz", "When the row was written"),
             "partition_key": ("text", "`{INSTITUTION_ID}_{TYPE}_{YYYY-MM}`"),
+        },
+        key=("institution_id", "type", "reference_id", "time_granularity", "snapshot_date"),
+        nullable={"mean_change", "median_change", "retained_share", "rank_correlation"},
+        rules=[f"PARTITION BY {SUBTREES}"],
+        see={
+            "boards": snapshots.asset_name(type),
+            "archive": ARCHIVE,
+            "made_from": aggregates.ASSET,
         },
     )
     return LeaderboardAsset(
         spec,
         BoardProduct(lambda order: trends.product(type, order.provenance)),
         partial(_show, type),
+        shows=BOARDS_SHOW,
+        numbers={**BOARD_NUMBERS, "retained_share": None, "rank_correlation": None},
     )
 
 
 def _show(
     type: BoardType, connection: Connection, institution: Institution, result: DayResult
 ) -> Metadata:
+    largest = glances.largest_trends(connection, institution, type, result.day)
     rows = [
         {
             "largest board": trend.name,
@@ -84,6 +106,19 @@ def _show(
             "leader": f"{trend.leader_points:,} points, {trend.leader_days:,} days",
             "stayed": "" if trend.retained_share is None else f"{trend.retained_share:.0%}",
         }
-        for trend in glances.largest_trends(connection, institution, type, result.day)
+        for trend in largest
     ]
-    return boards_shown(type, institution, result, rows)
+    return boards_shown(type, institution, result, rows, _chart(largest))
+
+
+def _chart(largest: Sequence[TrendGlance]) -> str:
+    """Where the first ten of the largest board of the week came from."""
+    trend = next((t for t in largest if t.granularity == Granularity.WEEKLY), None)
+    trend = trend or next(iter(largest[::-1]), None)
+    if trend is None:
+        return "Nobody is ranked on this day."
+    return inline.slopes(
+        list(zip(trend.previous_ranks, trend.ranks, strict=True)),
+        f"**{inline.plain(trend.name)}**, {trend.granularity}: ranks of the first "
+        f"{len(trend.ranks)} on {trend.baseline} and now; green climbed, orange fell",
+    )
