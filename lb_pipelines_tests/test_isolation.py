@@ -83,7 +83,10 @@ def twins(_databases: _Databases) -> Iterator[Database]:
             "DELETE FROM lb.leaderboard_snapshots WHERE snapshot_date = %s", (ARCHIVED_DAY,)
         )
         # A total that both of them have, in what it is asked by.
-        connection.execute("UPDATE lb.point_totals SET through_revision = 1")
+        connection.execute(
+            "UPDATE lb.point_totals SET through_revision = 1000000,"
+            " block_students = ARRAY[1], blocks = 'packed'"
+        )
     yield database
     database.close()
     _databases.drop(database.url)
@@ -192,15 +195,19 @@ def parameters(twins: Database) -> dict[str, Any]:
         "student_key": student_key,
         "student_id": student,
         "student_ids": [student],
+        "keys": [student_key],
         "asset": "class_snapshots",
         "assets": ["class_snapshots"],
         "days": [DAY - timedelta(days=n) for n in range(5)],
         "edges": [first, DAY + timedelta(days=1)],
         "trusted_age": "1 minute",
+        "revisions": [0],
+        "least_days": 1,
+        "block_bytes": 28,
         "whole": True,
         "day": DAY,
         "before": DAY,
-        "through_revision": 1,
+        "through_revision": 1_000_000,
         "first_slot": 0,
         "first": first,
         "last": DAY,

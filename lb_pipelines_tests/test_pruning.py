@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
+import aiosql
 import pytest
 
-from lb_pipelines.core.periods import academic_years_around
+from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.periods import ONE_DAY, DayRange, academic_years_around
+from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.partitions import (
@@ -20,6 +23,8 @@ from lb_pipelines.db.partitions import (
     ensure_event_months,
     ensure_snapshot_months,
 )
+from lb_pipelines.db.repositories import reading
+from lb_pipelines.db.repositories.reading import NamedBoard
 from lb_pipelines_tests.conftest import _Databases
 from lb_pipelines_tests.partition_rows import SNAPSHOT, TREND, fill, locked_leaves, row
 
@@ -35,6 +40,7 @@ HISTORY = """
       AND time_granularity = 'daily' AND snapshot_date BETWEEN %(first)s AND %(last)s
 """
 WHOLE = "SELECT count(*) FROM lb.leaderboard_snapshots WHERE institution_id = %(institution)s"
+A_DAY = date(2024, 2, 29)
 A_YEAR = {"first": date(2023, 7, 1), "last": date(2024, 6, 30), "type": "CLASS"}
 
 
@@ -137,6 +143,69 @@ def test_without_custom_plans_all_leaves_would_be_locked(district: Database) -> 
         parameters = A_YEAR | {"institution": "a"}
         connection.execute(HISTORY, parameters, prepare=True).fetchall()
         assert len(locked_leaves(connection)) > 12
+
+
+def test_a_constant_is_what_the_parameter_would_have_been(district: Database) -> None:
+    query = aiosql.from_str(
+        "-- name: odd(a, b, c, d, n)\nSELECT :a::text, :b::text[], :c::date, :d, :n::integer;",
+        "psycopg",
+    ).odd
+    values = {"a": "o'x %s %(n)s \\", "b": ("a'b", "100%", '"'), "c": A_DAY, "d": True}
+    with district.transaction() as connection:
+        found = connection.execute(queries.with_constants(query, **values), {"n": 7}).fetchone()
+        assert found == (values["a"], list(values["b"]), A_DAY, True, 7)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="no parameter z"):
+        queries.with_constants(query, z=1)
+
+
+@pytest.mark.parametrize(("id", "owner"), [("a", "a"), ("a_CLASS", "a_CLASS"), ("s1", "shared")])
+def test_the_kept_plans_of_the_service_hold_the_leaves_of_their_months(
+    district: Database, id: str, owner: str
+) -> None:
+    """Planned once, and with the parameters unknown: the constants alone keep others out."""
+    institution = Institution(1, id, id, "ACTIVE", "UTC", 8, {})
+    days = [date(2024, 2, 29), date(2023, 8, 3)]
+    closing = [DayRange(days[1], days[0])]
+    mine = Database(district.url)
+
+    def asked(connection: Connection, type: BoardType, daily: Granularity) -> None:
+        board = NamedBoard(1, "r0", type, "r0")
+        for day in days:
+            (found,) = reading.closing_snapshots(
+                connection, institution, board, daily, [DayRange(day, day)], 1, student_ids=["s"]
+            )
+            assert found.day == day
+        found_year = reading.closing_snapshots(connection, institution, board, daily, closing, 1)
+        assert [one.day for one in found_year] == days[:1]
+        gaps = [DayRange(days[1], days[0] - ONE_DAY)]
+        found_year = reading.closing_snapshots(connection, institution, board, daily, gaps, 1)
+        assert [one.day for one in found_year] == days[1:]
+        assert len(reading.closing_trends(connection, institution, board, daily, closing)) == 1
+
+    for _ in range(4):
+        for type in BoardType:
+            with mine.reading(id, generic_plans=True) as connection:
+                asked(connection, type, Granularity.DAILY)
+                held = {leaf for leaf in locked_leaves(connection) if leaf[:8] != "archive_"}
+                months = [f"2023-{month:02}" for month in range(8, 13)] + ["2024-01", "2024-02"]
+                assert held == {f"{owner}_{type}_{m}{s}" for m in months for s in ("", ":trends")}
+        # One day: its month and no other.
+        with mine.reading(id, generic_plans=True) as connection:
+            board = NamedBoard(1, "r0", BoardType.CLASS, "r0")
+            reading.places_of_boards(connection, institution, [board], days[0], "s")
+            assert {leaf for leaf in locked_leaves(connection) if leaf[:8] != "archive_"} <= {
+                f"{owner}_{type}_2024-02" for type in BoardType
+            }
+    plans = mine.at_once(
+        lambda connection: connection.execute(
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements"
+            " WHERE statement LIKE '%leaderboard_%'",
+            prepare=False,
+        ).fetchall()
+    )
+    assert len(plans) > 10
+    assert {custom for _, custom in plans} == {0}
+    mine.close()
 
 
 @pytest.mark.parametrize(("statement", "suffix"), [(SNAPSHOT, ""), (TREND, ":trends")])

@@ -35,6 +35,11 @@ class Distribution:
         """int64[n + 1]: students with more points than each level, then all of them."""
         return np.concatenate(([0], np.cumsum(self.counts)))
 
+    @cached_property
+    def _falling(self) -> Int64:
+        """The levels in an order that can be searched."""
+        return -self.points
+
     @property
     def ranked(self) -> int:
         """How many students are ranked."""
@@ -42,12 +47,12 @@ class Distribution:
 
     def rank_of(self, points: int, method: RankMethod = RankMethod.COMPETITION) -> int:
         """The rank that `points` has or would have; for ORDINAL the first place of its tie."""
-        level = int(np.searchsorted(-self.points, -points, side="left"))
+        level = int(np.searchsorted(self._falling, -points, side="left"))
         return level + 1 if method is RankMethod.DENSE else int(self._above[level]) + 1
 
     def count_at(self, points: int) -> int:
         """How many have exactly these points."""
-        level = int(np.searchsorted(-self.points, -points, side="left"))
+        level = int(np.searchsorted(self._falling, -points, side="left"))
         there = level < len(self.points) and int(self.points[level]) == points
         return int(self.counts[level]) if there else 0
 
@@ -67,7 +72,7 @@ class Distribution:
 
     def percentile_of(self, points: int) -> float:
         """Share (0 to 100) of the ranked students who have at most `points`."""
-        above = int(self._above[np.searchsorted(-self.points, -points, side="left")])
+        above = int(self._above[np.searchsorted(self._falling, -points, side="left")])
         return 100.0 * (self.ranked - above) / self.ranked if self.ranked else 100.0
 
 

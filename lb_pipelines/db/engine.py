@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+import orjson
 import psycopg
 import psycopg.errors
 import sqlalchemy
 from psycopg.pq import TransactionStatus
 from psycopg.sql import SQL, Literal
+from psycopg.types.json import set_json_loads
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -77,7 +79,7 @@ class Database:
             isolation_level="AUTOCOMMIT",
             pool_reset_on_return=None,
         )
-        _let_plans_last(self._readers)
+        _made_for_reading(self._readers)
 
     @classmethod
     def over(cls, engine: sqlalchemy.Engine, *, leaf_budget: int = LEAF_BUDGET) -> Database:
@@ -94,7 +96,7 @@ class Database:
         database = cls(engine.url, leaf_budget=leaf_budget)
         database.engine = _engine_like(engine, pool_pre_ping=True)
         database._readers = _engine_like(engine, isolation_level="AUTOCOMMIT")
-        _let_plans_last(database._readers)
+        _made_for_reading(database._readers)
         return database
 
     @contextmanager
@@ -137,8 +139,8 @@ class Database:
         dimensions; leaves and ledgers are refused). One round trip begins it and one ends it, and
         the connection keeps nothing of it. It guards against mistakes in statements, not against
         SQL that strangers write: whoever can say RESET ROLE is out of it.
-        `generic_plans`: prepared statements are planned once a connection, until one of them says
-        otherwise; whoever asks for it has read the charter of sql/reading.sql.
+        `generic_plans`: prepared statements are planned once a connection; whoever asks for it has
+        read the charter of sql/reading.sql.
         Raises `MissingRole` where this user may not become lb_reader.
         """
         mode = "force_generic_plan" if generic_plans else "force_custom_plan"
@@ -153,11 +155,14 @@ class Database:
             ) as error:
                 raise MissingRole(connection.info.user) from error
 
-        with self._reader(begin) as (connection, _):
+        pooled, connection, _ = self._reader(begin)
+        try:
             yield connection
-            if connection.info.transaction_status is TransactionStatus.IDLE:
+            if connection.pgconn.transaction_status == TransactionStatus.IDLE:
                 # What the block read after that, it read as the owner.
                 raise RuntimeError("a block of Database.reading ended its own transaction")
+        finally:
+            _give_back(pooled, connection)
 
     def at_once(self, work: Callable[[Connection], T]) -> T:
         """What `work` reads by one statement outside any transaction, in one round trip.
@@ -165,8 +170,9 @@ class Database:
         Not from partitioned tables: what it prepares keeps one plan. Where the server was started
         anew meanwhile, `work` runs a second time.
         """
-        with self._reader(work) as (_, result):
-            return result
+        pooled, connection, result = self._reader(work)
+        _give_back(pooled, connection)
+        return result
 
     def check_server(self) -> int:
         """The server's major version; raises `DatabaseUnavailable` if it is not supported."""
@@ -184,13 +190,14 @@ class Database:
         self.engine.dispose()
         self._readers.dispose()
 
-    @contextmanager
-    def _reader(self, first: Callable[[Connection], T]) -> Iterator[tuple[Connection, T]]:
-        """A connection of the readers' pool, and what its first statement gave."""
+    def _reader(
+        self, first: Callable[[Connection], T]
+    ) -> tuple[sqlalchemy.pool.PoolProxiedConnection, Connection, T]:
+        """A reader's connection, to be given back, and what its first statement gave."""
         for last in (False, True):
             pooled, connection = self._check_out(self._readers)
             try:
-                result = first(connection)
+                return pooled, connection, first(connection)
             except BaseException:
                 lost = connection.closed
                 _give_back(pooled, connection)
@@ -198,12 +205,7 @@ class Database:
                     raise
                 # What else lies in the pool was lost with it.
                 self._readers.dispose()
-            else:
-                break
-        try:
-            yield connection, result
-        finally:
-            _give_back(pooled, connection)
+        raise AssertionError("unreachable")
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
@@ -246,13 +248,16 @@ def _engine_like(engine: sqlalchemy.Engine, **options: Any) -> sqlalchemy.Engine
     return made
 
 
-def _let_plans_last(readers: sqlalchemy.Engine) -> None:
-    """Let prepared statements of `at_once` keep their plans; `reading` sets its own way."""
+def _made_for_reading(readers: sqlalchemy.Engine) -> None:
+    """Let a reader's connections keep their plans from the first time on, and read JSON fast."""
 
     def prepare(connection: Connection, _: object) -> None:
-        connection.execute("SET plan_cache_mode = auto")
+        # `reading` sets its own way.
+        connection.execute("SET plan_cache_mode = auto", prepare=False)
         if not connection.autocommit:
             connection.commit()
+        connection.prepare_threshold = 0
+        set_json_loads(orjson.loads, connection)
 
     sqlalchemy.event.listen(readers, "connect", prepare)
 
@@ -262,12 +267,12 @@ def _give_back(pooled: sqlalchemy.pool.PoolProxiedConnection, connection: Connec
 
     Never committed: there is nothing to keep, and a rollback takes back any SET too.
     """
-    if connection.info.transaction_status is not TransactionStatus.IDLE:
+    if connection.pgconn.transaction_status != TransactionStatus.IDLE:
         # By libpq itself: Connection.rollback() would forget all prepared statements, and planning
         # is half of what reading costs.
         with suppress(psycopg.Error):
             connection.pgconn.exec_(b"ROLLBACK")
-    if connection.info.transaction_status is TransactionStatus.IDLE:
+    if connection.pgconn.transaction_status == TransactionStatus.IDLE:
         pooled.close()
     else:
         pooled.invalidate()

@@ -85,7 +85,9 @@ def opened(
         )
 
         def walk(type: BoardType, index: directory.Index, of: BoardTerms) -> Iterator[DayOfBoards]:
-            source = StoredPoints(connection, institution, type, index, students, cells, history)
+            source = StoredPoints(
+                connection, institution, type, index, students, cells, history, of.is_cut
+            )
             return _walk(database, institution, type, days, source, of, history)
 
         yield {

@@ -9,12 +9,12 @@ the days it sums; one whose days have changed since is never used.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 import numpy as np
 
-from lb_pipelines.core import timeline
+from lb_pipelines.core import blocks, timeline
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, contiguous_ranges
 from lb_pipelines.core.ranking import Int32
@@ -100,7 +100,8 @@ class Days:
 class StoredPoints:
     """The sums of one type's boards, read from stored days and totals.
 
-    `standing`: the cuts whose totals are current.
+    `standing`: the cuts whose totals are current. `is_for_good`: whether a total before a day is
+    kept for good, and so by student too.
     """
 
     def __init__(
@@ -112,10 +113,12 @@ class StoredPoints:
         students: directory.Index,
         days: Days,
         history: History,
+        is_for_good: Callable[[date], bool],
     ) -> None:
         self._connection = connection
         self._institution = institution
         self._type = type
+        self._is_for_good = is_for_good
         self._boards = boards
         self._students = students
         self._days = days
@@ -162,6 +165,7 @@ class StoredPoints:
 
     def keep(self, database: Database, sums: RunningSums, before: date) -> None:
         """Store the sums as they are now as the total before this day; strangers get slots."""
+        by_student = self._by_student(sums) if self._is_for_good(before) else None
         strangers = np.flatnonzero(sums.slots < 0)
         with database.transaction() as connection:
             if len(strangers):
@@ -179,8 +183,19 @@ class StoredPoints:
                 before,
                 self._history.through(before),
                 sums.total(),
+                by_student,
             )
         self.standing.add(before)
+
+    def _by_student(self, sums: RunningSums) -> blocks.Blocks:
+        there = np.flatnonzero(sums.events)
+        codes = sums.codes[there]
+        return blocks.pack(
+            self._students.keys[students_of(codes)],
+            self._boards.keys[boards_of(codes)],
+            sums.points[there],
+            sums.events[there],
+        )
 
 
 _KEY_OF = {
@@ -209,8 +224,17 @@ def ensure_totals(
         days = Days(connection, institution, students)
         ways: list[Iterator[None]] = []
         for type, wanted in cuts.items():
-            boards, _ = directory.boards(connection, institution, type, terms)
-            source = StoredPoints(connection, institution, type, boards, students, days, history)
+            boards, board_terms = directory.boards(connection, institution, type, terms)
+            source = StoredPoints(
+                connection,
+                institution,
+                type,
+                boards,
+                students,
+                days,
+                history,
+                board_terms.is_cut,
+            )
             ways.append(_make(database, source, wanted, history.first_event_day))
         # Side by side, so that each day is read once.
         while ways:

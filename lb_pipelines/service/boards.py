@@ -391,7 +391,7 @@ class LeaderboardService:
                 ]
             return _compared(*student_ids, *sides)
 
-        return self._kept("compare_students", key, days, {"students": student_ids}, make)
+        return self._kept("compare_students", key, days, {"students": tuple(student_ids)}, make)
 
     def create_partitioned_snapshot(
         self, institution_id: str, type: BoardType | str, day: date, *, run_id: str = "service"

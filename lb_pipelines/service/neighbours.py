@@ -6,9 +6,10 @@ Reads stored totals and the few days that they leave, so that the past costs not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.ranking import Int32, Int64, rank
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Connection
-from lb_pipelines.db.repositories import aggregates, directory, totals
+from lb_pipelines.db.repositories import aggregates, directory, reading, totals
+from lb_pipelines.db.repositories.directory import Index
 from lb_pipelines.db.repositories.reading import NamedBoard, StoredBoard
 from lb_pipelines.service.results import Entry
 
@@ -28,21 +30,25 @@ _DAYS_OF_A_TOTAL = 10
 
 @dataclass(frozen=True)
 class WholeBoard:
-    """All who are ranked, best first; `keys` and `points` int64[n], `ranks` int32[n].
+    """All who are ranked, best first, in no order inside a tie; `keys` and `points` int64[n],
+    `ranks` int32[n] of a row once its tie is in order.
 
-    `packed` is their distribution (`core.distribution`).
+    `packed` is their distribution (`core.distribution`). `index` finds the ids of some keys: those
+    of all would take longer than everything else.
     """
 
     keys: Int64
-    ids: list[str]
     points: Int64
     ranks: Int32
     packed: bytes
+    index: Callable[[Int64], Index]
 
     def rank_and_points(self, student_key: int) -> tuple[int, int] | tuple[None, None]:
         """The rank and points of a student; None where not ranked."""
-        at = np.flatnonzero(self.keys == student_key)
-        return (int(self.ranks[at[0]]), int(self.points[at[0]])) if len(at) else (None, None)
+        for key, entry in self._entries(self._rows_around(student_key, 0)):
+            if key == student_key:
+                return entry.rank, entry.points
+        return None, None
 
     def equals(self, stored: StoredBoard) -> bool:
         """Whether a stored board says the same: its distribution, and the entries that are there.
@@ -52,28 +58,31 @@ class WholeBoard:
         if self.packed != stored.distribution:
             return False
         shown = stored.entries if stored.entries is not None else [*stored.own, stored.last_entry]
-        place = {id: at for at, id in enumerate(self.ids[: stored.shown])}
+        top = slice(0, _around(self.points, stored.shown - 1, 0).stop)
+        there = {entry.student_id: entry for _, entry in self._entries(top)[: stored.shown]}
         return all(
-            (at := place.get(entry["studentId"])) is not None
-            and int(self.ranks[at]) == entry["rank"]
-            and int(self.points[at]) == entry["points"]
-            for entry in shown
+            (entry := there.get(one["studentId"])) is not None
+            and (entry.rank, entry.points) == (one["rank"], one["points"])
+            for one in shown
         )
 
     def around(self, student_key: int, k: int) -> tuple[Entry, ...]:
         """The `k` above and below a student, whole ties; nobody where the student is not ranked."""
+        return tuple(entry for _, entry in self._entries(self._rows_around(student_key, k)))
+
+    def _rows_around(self, student_key: int, k: int) -> slice:
         at = np.flatnonzero(self.keys == student_key)
-        if not len(at):
-            return ()
-        rows = _around(self.points, int(at[0]), k)
-        return tuple(
-            map(
-                Entry,
-                self.ranks[rows].tolist(),
-                self.ids[rows],
-                self.points[rows].tolist(),
-            )
-        )
+        return _around(self.points, int(at[0]), k) if len(at) else slice(0, 0)
+
+    def _entries(self, rows: slice) -> list[tuple[int, Entry]]:
+        """The student keys and entries of rows that hold whole ties, in order."""
+        keys, points = self.keys[rows], self.points[rows]
+        index = self.index(keys)
+        places = index.ordinals(keys)
+        order = np.lexsort((places, -points))
+        ids = index.ids.take(places[order]).to_pylist()
+        entries = map(Entry, self.ranks[rows].tolist(), ids, points.tolist())
+        return list(zip(keys[order].tolist(), entries, strict=True))
 
 
 def among_entries(stored: StoredBoard, student_id: str, k: int) -> tuple[Entry, ...] | None:
@@ -107,25 +116,24 @@ def whole_board(
     connection: Connection, institution: Institution, board: NamedBoard, window: DayRange
 ) -> WholeBoard:
     """Rank everybody on a board by the aggregated points of a window of days."""
-    students = directory.students(connection, institution)
-    points = np.zeros(len(students), np.int64)
-    events = np.zeros(len(students), np.int64)
-    for sign, references, keys, amounts, counts in _parts(connection, institution, board, window):
-        on_board = references == board.key
-        ordinals = students.ordinals(keys[on_board].astype(np.int64))
-        np.add.at(points, ordinals, sign * amounts[on_board])
-        np.add.at(events, ordinals, sign * counts[on_board])
-    members = np.flatnonzero(events > 0)
-    ranking = rank(
-        np.zeros(len(members), np.int32), members, points[members], institution.rank_method
-    )
-    everybody = ranking.top(len(members))
+    none = np.zeros(0, np.int64)
+    columns = [(none, none, none)]
+    for sign, references, keys, points, events in _parts(connection, institution, board, window):
+        here = references == board.key
+        columns.append((keys[here], sign * points[here], sign * events[here]))
+    keys, rows = np.unique(np.concatenate([own for own, *_ in columns]), return_inverse=True)
+    points, events = np.zeros((2, len(keys)), np.int64)
+    np.add.at(points, rows, np.concatenate([own for _, own, _ in columns]))
+    np.add.at(events, rows, np.concatenate([own for *_, own in columns]))
+    keys, points = keys[events > 0], points[events > 0]
+    ranking = rank(np.zeros(len(keys), np.int32), keys, points, institution.rank_method)
+    everybody = ranking.top(len(keys))
     return WholeBoard(
-        students.keys[everybody.members],
-        students.ids.take(everybody.members).to_pylist(),
+        everybody.members,
         everybody.points,
         everybody.ranks,
         next(iter(pack_all(ranking)), b""),
+        partial(directory.students_of_keys, connection, institution),
     )
 
 
@@ -159,26 +167,19 @@ def _days(
 
 
 class _Past:
-    """The aggregated days through a last one, and the stored totals that sum them as they are."""
+    """The first aggregated day, and the stored totals that sum the days through a last one as they
+    are."""
 
     def __init__(
         self, connection: Connection, institution: Institution, type: BoardType, last: date
     ) -> None:
-        states = aggregates.states(connection, institution, last)
-        self.first_day = states[0].day if states else None
-        self._through: dict[date, int] = {}
-        highest, stored = 0, totals.stored(connection, institution, type)
-        for state in states:
-            highest = max(highest, state.revision)
-            self._through[state.day + ONE_DAY] = highest
-        self._totals = sorted(
-            before for before, through in stored.items() if self._through.get(before) == through
-        )
+        self.first_day = reading.first_day(connection, institution)
+        self._through = reading.totals_before(connection, institution, type, last + ONE_DAY)
 
     def nearest(self, cut: date) -> date:
         """The latest day not after `cut` before which all is known: a total's, or the first."""
         first = min(cut, self.first_day or cut)
-        return max((before for before in self._totals if before <= cut), default=first)
+        return max((before for before in self._through if before <= cut), default=first)
 
     def before(
         self,
@@ -190,7 +191,7 @@ class _Past:
         sign: int,
     ) -> Iterator[Part]:
         """The sums of all days before `cut`: those before `total`, and the days between."""
-        if total in self._totals:
+        if total in self._through:
             stored = totals.sums(connection, institution, board.type, total, self._through[total])
             assert stored is not None
             yield (sign, *stored)

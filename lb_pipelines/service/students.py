@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,10 +27,13 @@ from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.words import BoardType, RankMethod
 from lb_pipelines.db.engine import Connection
 from lb_pipelines.db.repositories import reading
-from lb_pipelines.db.repositories.reading import NamedBoard, StoredBoard
+from lb_pipelines.db.repositories.reading import Cell, NamedBoard, StoredBoard
 from lb_pipelines.errors import StaleBoard
 from lb_pipelines.service import neighbours
 from lb_pipelines.service.results import BoardKey, Standing
+
+# Whoever asks twice pays another round trip and another start of the plan.
+_DAYS_READ_BESIDES = 31
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def standings(
     found = [_in_top(place, student) for place in places]
     below = [place for place, standing in zip(places, found, strict=True) if standing is None]
     if below:
-        points = _Points(connection, institution, student, [p.stored.window for p in below])
+        points = _Points(connection, institution, student, below)
         rest = iter([_below_top(connection, institution, student, p, points) for p in below])
         found = [standing or next(rest) for standing in found]
     return [standing for standing in found if standing is not None]
@@ -102,9 +105,9 @@ def _below_top(
 ) -> Standing:
     stored, method = place.stored, institution.rank_method
     distribution = unpack(stored.distribution)
-    if not points.as_made(stored):
+    if not points.as_made(place):
         return _of_whole(connection, institution, student, place, distribution)
-    total = points.on(place.board, stored.window)
+    total = points.on(place)
     if total is None:
         return _standing(place, student, None, None, None)
     last = stored.last_entry
@@ -155,53 +158,98 @@ def _standing(
     )
 
 
+_Window = tuple[BoardType, DayRange, int]
+
+
+def _window_of(place: Place) -> _Window:
+    """What a board was made from: the totals of its type, some days, a state of the aggregates."""
+    return place.board.type, place.stored.window, place.stored.through_revision
+
+
 class _Points:
-    """A student's points in some windows of days, as they were aggregated."""
+    """A student's points in the windows of some stored boards, as they were aggregated.
+
+    Of a long window the stored totals within it give the greatest part, so that the past costs
+    nothing; the days before the first of them and after the last come from the student's events.
+    """
 
     def __init__(
         self,
         connection: Connection,
         institution: Institution,
         student: Student,
-        windows: Sequence[DayRange],
+        places: Iterable[Place],
     ) -> None:
-        days = DayRange(min(w.first for w in windows), max(w.last for w in windows))
-        self._edges = sorted({d for w in windows for d in (w.first, w.last + ONE_DAY)})
-        self._sums: dict[tuple[BoardType, int], dict[int, tuple[int, int]]] = defaultdict(dict)
-        read = reading.points_between(connection, institution, student.key, days, self._edges)
-        for between, keys, points, events in read.sums:
-            self._add(between, keys, points, events)
-        if read.doubted:
-            cells = reading.cells_of_student(connection, institution, student.key, read.doubted)
-            for cell in cells:
-                between = bisect_right(self._edges, cell.day)
-                self._add(between, cell.keys, cell.points, cell.events)
-        self._revisions = read.revisions
-
-    def as_made(self, stored: StoredBoard) -> bool:
-        """Whether the aggregates of the window are still those that the board was made from."""
-        through = stored.through_revision
-        between = self._between(stored.window)
-        return all(revision <= through for at, revision in self._revisions.items() if at in between)
-
-    def on(self, board: NamedBoard, window: DayRange) -> int | None:
-        """Their points on a board; None where they had no event."""
-        between = self._between(window)
-        sums = self._sums.get((board.type, board.key), {})
-        own = [sum_ for at, sum_ in sums.items() if at in between]
-        return sum(points for points, _ in own) if any(events for _, events in own) else None
-
-    def _between(self, window: DayRange) -> range:
-        """The places between edges that make up a window."""
-        return range(
-            bisect_right(self._edges, window.first), bisect_right(self._edges, window.last) + 1
+        windows = list({_window_of(place): None for place in places})
+        self._windows = dict(
+            zip(
+                windows,
+                reading.windows_of_student(connection, institution, student.key, windows),
+                strict=True,
+            )
         )
+        pieces = [piece for window in windows for piece in self._pieces(window)]
+        self._edges = sorted({day for p in pieces for day in (p.first, p.last + ONE_DAY)})
+        self._cells: dict[int, list[Cell]] = defaultdict(list)
+        for days in _joined(pieces):
+            read = reading.points_between(connection, institution, student.key, days, self._edges)
+            for between, cell in read.sums:
+                self._cells[between].append(cell)
+            if read.doubted:
+                for day, cell in reading.cells_of_student(
+                    connection, institution, student.key, read.doubted
+                ):
+                    self._cells[bisect_right(self._edges, day)].append(cell)
 
-    def _add(
-        self, between: int, keys: Mapping[BoardType, int | None], points: int, events: int
-    ) -> None:
-        for type, key in keys.items():
-            if key is not None:
-                of_board = self._sums[type, key]
-                before = of_board.get(between, (0, 0))
-                of_board[between] = before[0] + points, before[1] + events
+    def as_made(self, place: Place) -> bool:
+        """Whether the aggregates of the window are still those that the board was made from."""
+        return not self._windows[_window_of(place)].changed
+
+    def on(self, place: Place) -> int | None:
+        """Their points on a board; None where they had no event."""
+        points = events = 0
+        for sign, cell in self._of(_window_of(place)):
+            if cell.keys[place.board.type] == place.board.key:
+                points += sign * cell.points
+                events += sign * cell.events
+        return points if events else None
+
+    def _of(self, window: _Window) -> Iterator[tuple[int, Cell]]:
+        """The cells to add (1) and to take away (-1)."""
+        totals = self._windows[window].totals
+        if totals is not None:
+            early, late = totals
+            yield from ((1, cell) for cell in late.cells)
+            yield from ((-1, cell) for cell in early.cells)
+        for piece in self._pieces(window):
+            for between in range(
+                bisect_right(self._edges, piece.first), bisect_right(self._edges, piece.last) + 1
+            ):
+                yield from ((1, cell) for cell in self._cells[between])
+
+    def _pieces(self, window: _Window) -> list[DayRange]:
+        """The days that totals leave to the events."""
+        _, days, _ = window
+        totals = self._windows[window].totals
+        if totals is None:
+            return [days]
+        early, late = totals
+        return [
+            DayRange(first, last)
+            for first, last in (
+                (days.first, early.before - ONE_DAY),
+                (late.before, days.last),
+            )
+            if first <= last
+        ]
+
+
+def _joined(pieces: Iterable[DayRange]) -> list[DayRange]:
+    """Ranges that hold these: one where the events of all months between are little to read."""
+    joined: list[DayRange] = []
+    for piece in sorted(pieces, key=lambda piece: piece.first):
+        if joined and (piece.first - joined[-1].last).days <= _DAYS_READ_BESIDES:
+            joined[-1] = DayRange(joined[-1].first, max(joined[-1].last, piece.last))
+        else:
+            joined.append(piece)
+    return joined

@@ -60,6 +60,16 @@ def students(connection: Connection, institution: Institution) -> Index:
     return Index(ids, keys)
 
 
+def students_of_keys(connection: Connection, institution: Institution, keys: Int64) -> Index:
+    """Those of the institution's students who have these keys."""
+    found, ids = bulk.read_texts(
+        connection,
+        queries.text(queries.directory.students_of_keys),
+        {"institution_key": institution.key, "keys": bulk.Int4Array(keys)},
+    )
+    return Index(ids, found)
+
+
 def boards(
     connection: Connection, institution: Institution, type: BoardType, terms: list[Term]
 ) -> tuple[Index, BoardTerms]:

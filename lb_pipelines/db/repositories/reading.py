@@ -9,8 +9,17 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from lb_pipelines.core import blocks
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import DayRange, Term, academic_years_around, instants_around
+from lb_pipelines.core.periods import (
+    ONE_DAY,
+    DayRange,
+    Term,
+    academic_years_around,
+    instants_around,
+    month_start,
+    next_month,
+)
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection
@@ -18,7 +27,8 @@ from lb_pipelines.db.engine import Connection
 TRUSTED_AGE = timedelta(hours=6)
 """An event becomes visible when its transaction commits. One updated so long before its day was
 aggregated is taken to have been seen; of younger ones the aggregate itself is asked."""
-EARLIEST = date(1970, 1, 2)
+# A shorter window lies in two months of events at most, and those are read as fast as totals.
+_LEAST_DAYS = 28
 
 _Json = Mapping[str, Any]
 
@@ -88,26 +98,46 @@ class StoredBoard:
         return ledger if self.live else made_from
 
 
-@dataclass(frozen=True)
-class PointsBetween:
-    """A student's sums by (place between edges, class key, subject key, campus key), of the days
-    on which the events are sure to be what was aggregated; the days on which they are not; and the
-    highest revision of the aggregates by place between edges.
-    """
-
-    sums: Sequence[tuple[int, Mapping[BoardType, int | None], int, int]]
-    doubted: Sequence[date]
-    revisions: Mapping[int, int]
+Keys = Mapping[BoardType, int | None]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A student's aggregated points of one local day in one class, subject and campus."""
+    """A student's points and events over some days: in one class, subject and campus, or, where a
+    total has them, on one board, whose type alone is among the keys.
+    """
 
-    day: date
-    keys: Mapping[BoardType, int | None]
+    keys: Keys
     points: int
     events: int
+
+
+@dataclass(frozen=True)
+class Total:
+    """A student's cells, of one type of boards, over all days before one."""
+
+    before: date
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class AggregatedWindow:
+    """`changed`: a day of the window was aggregated anew since a revision. `totals`: two within
+    it, whose difference is what was aggregated of the days between.
+    """
+
+    changed: bool
+    totals: tuple[Total, Total] | None
+
+
+@dataclass(frozen=True)
+class PointsBetween:
+    """A student's sums by place between edges, of the days on which the events are sure to be what
+    was aggregated; and the days on which they are not.
+    """
+
+    sums: Sequence[tuple[int, Cell]]
+    doubted: Sequence[date]
 
 
 def opening(
@@ -180,40 +210,63 @@ def closing_snapshots(
 
     Whole, unless `student_ids` says whose entries alone are wanted.
     """
+    # Most periods have a live snapshot of their very last day, and such are found without a search.
+    found = _snapshots(
+        connection,
+        queries.reading.snapshots_of_days,
+        (institution, board, granularity),
+        periods[:at_most],
+        student_ids,
+        days=[period.last for period in periods[:at_most]],
+    )
+    found.sort(key=lambda stored: stored.day, reverse=True)
+    if len(found) < min(at_most, len(periods)):
+        there = {stored.day for stored in found}
+        gaps = [period for period in periods if period.last not in there]
+        prefix = f"{institution.id}:{board.type}:{board.id}:{granularity}:"
+        found += _snapshots(
+            connection,
+            queries.reading.closing_snapshots,
+            (institution, board, granularity),
+            gaps,
+            student_ids,
+            firsts=[period.first for period in gaps],
+            lasts=[period.last for period in gaps],
+            first_ids=[f"{prefix}{period.first}" for period in gaps],
+            last_ids=[f"{prefix}{period.last}" for period in gaps],
+            at_most=at_most,
+            years=_years(gaps),
+        )
+        found.sort(key=lambda stored: stored.day, reverse=True)
+    return found[:at_most]
+
+
+def _snapshots(
+    connection: Connection,
+    query: Any,
+    which: tuple[Institution, NamedBoard, Granularity],
+    periods: Sequence[DayRange],
+    student_ids: Sequence[str] | None,
+    **more: Any,
+) -> list[StoredBoard]:
+    """Rows of one of the queries that give stored boards; `more` are its own parameters."""
     if not periods:
         return []
-    what = {
-        **_board(institution, board, granularity),
-        "institution_key": institution.key,
-        "asset": f"{board.type.lower()}_snapshots",
-        "whole": student_ids is None,
-        "student_ids": list(student_ids or ()),
-    }
-    prefix = f"{institution.id}:{board.type}:{board.id}:{granularity}:"
-    # Most periods have a snapshot of their very last day, and such are found without a search.
-    days = [period.last for period in periods[:at_most]]
-    rows = list(
-        queries.reading.snapshots_of_days(
-            connection,
-            **what,
-            days=days,
-            ids=[f"{prefix}{day}" for day in days],
-            years=_years(days[-1], days[0]),
-        )
+    institution, board, granularity = which
+    years = {"years": more.pop("years")} if "years" in more else {}
+    constants = _leaves(institution, board.type, periods) | years
+    rows = connection.execute(
+        queries.with_constants(query, whole=student_ids is None, **constants),
+        {
+            "institution_key": institution.key,
+            "asset": f"{board.type.lower()}_snapshots",
+            "reference_id": board.id,
+            "granularity": granularity.value,
+            "student_ids": list(student_ids or ()),
+            **more,
+        },
     )
-    gaps = len(rows) < len(days)
-    if gaps and (len(days) < len(periods) or any(len(period) > 1 for period in periods)):
-        bounds = _bounds(periods)
-        rows = queries.reading.closing_snapshots(
-            connection,
-            **what,
-            **bounds,
-            first_ids=[f"{prefix}{p.first}" for p in periods],
-            last_ids=[f"{prefix}{p.last}" for p in periods],
-            years=_years(bounds["first"], bounds["last"]),
-            at_most=at_most,
-        )
-    return [StoredBoard(*row[:-1]) for row in rows]
+    return [StoredBoard(*row) for row in rows]
 
 
 def closing_trends(
@@ -226,11 +279,18 @@ def closing_trends(
     """The last trend of each period, in the order of the periods."""
     if not periods:
         return []
-    return list(
-        queries.reading.closing_trends(
-            connection, **_board(institution, board, granularity), **_bounds(periods)
-        )
+    query = queries.with_constants(
+        queries.reading.closing_trends, **_leaves(institution, board.type, periods)
     )
+    return connection.execute(
+        query,
+        {
+            "reference_id": board.id,
+            "granularity": granularity.value,
+            "firsts": [period.first for period in periods],
+            "lasts": [period.last for period in periods],
+        },
+    ).fetchall()
 
 
 def places_of_boards(
@@ -242,21 +302,87 @@ def places_of_boards(
 ) -> list[tuple[BoardType, str, Granularity, StoredBoard]]:
     """All granularities of these boards on a day, with the entry of one student."""
     keys = [(board.type, board.id) for board in boards]
-    rows = queries.reading.places_of_boards(
-        connection,
+    query = queries.with_constants(
+        queries.reading.places_of_boards,
         institution_id=institution.id,
-        institution_key=institution.key,
-        types=[str(type) for type, _ in keys],
-        references=[id for _, id in keys],
-        day=day,
-        years=academic_years_around(day),
-        ids=[f"{institution.id}:{type}:{id}:{g}:{day}" for type, id in keys for g in Granularity],
-        student_id=student_id,
+        years=tuple(academic_years_around(day)),
+        **_months([DayRange(day, day)]),
+    )
+    rows = connection.execute(
+        query,
+        {
+            "institution_key": institution.key,
+            "types": [str(type) for type, _ in keys],
+            "references": [id for _, id in keys],
+            "day": day,
+            "ids": [
+                f"{institution.id}:{type}:{id}:{g}:{day}" for type, id in keys for g in Granularity
+            ],
+            "student_id": student_id,
+        },
     )
     return [
         (BoardType(type), reference, Granularity(granularity), StoredBoard(*rest))
-        for type, reference, granularity, *rest, _ in rows
+        for type, reference, granularity, *rest in rows
     ]
+
+
+def windows_of_student(
+    connection: Connection,
+    institution: Institution,
+    student: int,
+    windows: Sequence[tuple[BoardType, DayRange, int]],
+) -> list[AggregatedWindow]:
+    """What the aggregates know of each of these (type of boards, window, revision), for one
+    student.
+    """
+    rows = queries.reading.windows_of_student(
+        connection,
+        institution_key=institution.key,
+        student_key=student,
+        types=[type.value for type, *_ in windows],
+        firsts=[window.first for _, window, _ in windows],
+        lasts=[window.last for _, window, _ in windows],
+        revisions=[revision for *_, revision in windows],
+        least_days=_LEAST_DAYS,
+        block_bytes=blocks.BYTES,
+    )
+    return [
+        AggregatedWindow(
+            changed,
+            None
+            if before is None
+            else (_total(type, student, first, early), _total(type, student, before, late)),
+        )
+        for (type, *_), (changed, first, early, before, late) in zip(windows, rows, strict=True)
+    ]
+
+
+def _total(type: BoardType, student: int, before: date, packed: bytes) -> Total:
+    return Total(
+        before,
+        [
+            Cell({type: board}, points, events)
+            for board, points, events in blocks.cells_of(student, packed)
+        ],
+    )
+
+
+def first_day(connection: Connection, institution: Institution) -> date | None:
+    """The first day that was ever aggregated."""
+    found: date | None = queries.reading.first_day(connection, institution_key=institution.key)
+    return found
+
+
+def totals_before(
+    connection: Connection, institution: Institution, type: BoardType, last: date
+) -> dict[date, int]:
+    """The through_revision of every stored total before `last` and at it that is current."""
+    return dict(
+        queries.reading.totals_before(
+            connection, institution_key=institution.key, type=type.value, last=last
+        )
+    )
 
 
 def points_between(
@@ -280,26 +406,24 @@ def points_between(
         edges=list(edges),
         trusted_age=TRUSTED_AGE,
     )
-    sums, doubted, revisions = [], [], {}
-    for day, place, class_, subject, campus, points, events, revision in rows:
+    sums, doubted = [], []
+    for day, place, class_, subject, campus, points, events in rows:
         if day is not None:
             doubted.append(day)
-        elif revision is not None:
-            revisions[place] = revision
         else:
-            sums.append((place, _keys(class_, subject, campus), points, events))
-    return PointsBetween(sums, doubted, revisions)
+            sums.append((place, Cell(_keys(class_, subject, campus), points, events)))
+    return PointsBetween(sums, doubted)
 
 
 def cells_of_student(
     connection: Connection, institution: Institution, student: int, days: Sequence[date]
-) -> list[Cell]:
-    """A student's points of these days as they were aggregated."""
+) -> list[tuple[date, Cell]]:
+    """A student's points of each of these days as they were aggregated."""
     rows = queries.reading.cells_of_student(
         connection, institution_key=institution.key, student_key=student, days=list(days)
     )
     return [
-        Cell(day, _keys(class_, subject, campus), points, events)
+        (day, Cell(_keys(class_, subject, campus), points, events))
         for day, class_, subject, campus, points, events in rows
     ]
 
@@ -320,30 +444,26 @@ def boards_of_student(
     return [NamedBoard(key, name, BoardType(type), id) for type, key, id, name in rows]
 
 
-def _keys(
-    class_: int | None, subject: int | None, campus: int | None
-) -> dict[BoardType, int | None]:
+def _keys(class_: int | None, subject: int | None, campus: int | None) -> Keys:
     return {BoardType.CLASS: class_, BoardType.SUBJECT: subject, BoardType.CAMPUS: campus}
 
 
-def _board(institution: Institution, board: NamedBoard, granularity: Granularity) -> dict[str, Any]:
+def _leaves(
+    institution: Institution, type: BoardType, periods: Sequence[DayRange]
+) -> dict[str, Any]:
+    """The constants that say which leaves of the boards a plan may hold."""
+    return {"institution_id": institution.id, "type": type.value, **_months(periods)}
+
+
+def _months(periods: Sequence[DayRange]) -> dict[str, date]:
+    """The ends of the months of some periods, so that all of a month share one plan."""
     return {
-        "institution_id": institution.id,
-        "type": board.type.value,
-        "reference_id": board.id,
-        "granularity": granularity.value,
+        "first": month_start(min(period.first for period in periods)),
+        "last": next_month(max(period.last for period in periods)) - ONE_DAY,
     }
 
 
-def _bounds(periods: Sequence[DayRange]) -> dict[str, Any]:
-    return {
-        "first": min(p.first for p in periods),
-        "last": max(p.last for p in periods),
-        "firsts": [p.first for p in periods],
-        "lasts": [p.last for p in periods],
-    }
-
-
-def _years(first: date, last: date) -> list[str]:
-    """Every academic year that a day of the range can lie in."""
-    return [f"{year}-{year + 1}" for year in range(first.year - 1, last.year + 1)]
+def _years(periods: Sequence[DayRange]) -> tuple[str, ...]:
+    """Every academic year that a day of these months can lie in."""
+    first, last = _months(periods).values()
+    return tuple(f"{year}-{year + 1}" for year in range(first.year - 1, last.year + 1))

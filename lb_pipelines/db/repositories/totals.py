@@ -9,12 +9,13 @@ from datetime import date
 import numpy as np
 
 from lb_pipelines.core import packed
+from lb_pipelines.core.blocks import Blocks
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.ranking import Int64
 from lb_pipelines.core.sums import Total, ascending
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import queries
-from lb_pipelines.db.bulk import ArrayConnection
+from lb_pipelines.db.bulk import ArrayConnection, Int4Array
 from lb_pipelines.db.engine import Connection
 
 
@@ -132,16 +133,22 @@ def store(
     before: date,
     through_revision: int,
     total: Total,
+    blocks: Blocks | None = None,
 ) -> None:
-    """Keep a total, whose pairs have their slots, unless one of a later state stands."""
+    """Keep a total, whose pairs have their slots, unless one of a later state stands.
+
+    `blocks`: the same by student, for one that standings of a student may be read from.
+    """
     queries.totals.store(
-        connection,
+        ArrayConnection(connection),
         institution_key=institution.key,
         type=type.value,
         before=before,
         through_revision=through_revision,
         points=packed.pack(total.points),
         events=packed.pack(total.events),
+        block_students=None if blocks is None else Int4Array(blocks.students),
+        blocks=None if blocks is None else blocks.cells,
     )
 
 

@@ -5,6 +5,11 @@
 SELECT student_key, id FROM lb.students WHERE institution_key = :institution_key
 ORDER BY coalesce(order_key, id), student_key;
 
+-- name: students_of_keys(institution_key, keys)
+SELECT student_key, id FROM lb.students
+WHERE institution_key = :institution_key AND student_key = ANY (CAST(:keys AS integer[]))
+ORDER BY coalesce(order_key, id), student_key;
+
 -- name: boards_of_class(institution_key)
 SELECT c.class_key, t.id, c.id
 FROM lb.classes c JOIN lb.terms t USING (institution_key, term_key)

@@ -1,9 +1,10 @@
 -- What the service reads, as lb_reader and under row level security. Every statement names the
 -- institution all the same. Few and wide: an answer is worth two or three round trips, not ten.
 --
--- Half of an answer's time is planning. Plans over dimensions, events and aggregates are made once
--- a connection (generic); over boards, with thousands of leaves, each time (custom): see
--- `Database.reading`. What runs next is said by the statement before it, which costs no round trip.
+-- Planning was half of an answer's time (1.3 ms where a board of 12 months has 12 leaves), so every
+-- plan is made once a connection. Such a plan holds every leaf that its constants leave: in what
+-- reads boards, `repositories/reading.py` writes out institution, type, months and years
+-- (`queries.with_constants`), so that it holds the leaves of these and no others.
 
 -- name: opening(institution_id, type, reference_id, student_ids)^
 -- An institution, one of its boards with a class's own term, and keys of students by id.
@@ -13,8 +14,7 @@ SELECT i.institution_key, i.id, i.name, i.status, i.time_zone, i.academic_year_s
              FROM unnest(CAST(:student_ids AS text[])) WITH ORDINALITY AS wanted (id, place)
              LEFT JOIN lb.students s
                ON s.institution_key = i.institution_key AND s.id = wanted.id
-             ORDER BY wanted.place),
-       set_config('plan_cache_mode', 'force_custom_plan', true)
+             ORDER BY wanted.place)
 FROM lb.institutions i
 LEFT JOIN LATERAL (
     SELECT class_key AS board_key, name, term_key FROM lb.classes c
@@ -42,22 +42,44 @@ SELECT EXISTS (
     SELECT FROM lb.materialized_days
     WHERE institution_key = :institution_key AND asset = ANY (:assets) AND day = :day);
 
+-- name: snapshots_of_days(institution_id, institution_key, asset, type, reference_id, granularity, days, first, last, whole, student_ids)
+-- The snapshots of these very days that stand in the live table. Entries and metadata only if
+-- `whole`; the entries of some students only if not (one by one: 0.1 ms in 500 entries, where
+-- `$ids[*]` takes 0.5); the last entry and what vouches for the row always. first and last are the
+-- ends of the months.
+SELECT s.snapshot_date, s.period_start, s.status, NULL::text,
+       CASE WHEN :whole THEN s.entries END, CASE WHEN :whole THEN s.metadata END,
+       (s.metadata ->> 'ranked')::integer, s.distribution,
+       jsonb_array_length(s.entries), s.entries -> -1,
+       CASE WHEN NOT :whole THEN (
+           SELECT coalesce(jsonb_agg(own), '[]')
+           FROM unnest(CAST(:student_ids AS text[])) AS student (id)
+           CROSS JOIN LATERAL jsonb_path_query(s.entries, '$[*] ? (@.studentId == $id)',
+                                               jsonb_build_object('id', student.id)) AS own) END,
+       (s.metadata #>> '{provenance,throughRevision}')::bigint,
+       m.through_revision, s.status = 'ACTIVE' AND s.active_until IS NULL
+FROM lb.leaderboard_snapshots s
+LEFT JOIN lb.materialized_days m
+  ON m.institution_key = :institution_key AND m.asset = :asset AND m.day = s.snapshot_date
+WHERE s.institution_id = :institution_id AND s.type = :type AND s.reference_id = :reference_id
+  AND s.time_granularity = :granularity AND s.snapshot_date BETWEEN :first AND :last
+  AND s.snapshot_date = ANY (CAST(:days AS date[]));
+
 -- name: closing_snapshots(institution_id, institution_key, asset, type, reference_id, granularity, years, first, last, firsts, lasts, first_ids, last_ids, at_most, whole, student_ids)
--- The last snapshot of each period, from the live table or, where the original is gone, from the
--- archive. The outer bounds let the planner prune, the inner ones each period. Entries and
--- metadata only if `whole`; the entries of some students, the last entry and what vouches for the
--- row always. Ids come as texts: a cast of a date here would keep them out of the index under row
--- level security.
+-- The same of the last snapshot of each period, from the live table or, where the original is gone,
+-- from the archive. Ids come as texts: a cast of a date here would keep them out of the index under
+-- row level security.
 SELECT s.snapshot_date, s.period_start, s.status, s.academic_year,
        CASE WHEN :whole THEN s.entries END, CASE WHEN :whole THEN s.metadata END,
        (s.metadata ->> 'ranked')::integer, s.distribution,
        jsonb_array_length(s.entries), s.entries -> -1,
-       CASE WHEN NOT :whole THEN jsonb_path_query_array(
-           s.entries, '$[*] ? (@.studentId == $ids[*])',
-           jsonb_build_object('ids', CAST(:student_ids AS text[]))) END,
+       CASE WHEN NOT :whole THEN (
+           SELECT coalesce(jsonb_agg(own), '[]')
+           FROM unnest(CAST(:student_ids AS text[])) AS student (id)
+           CROSS JOIN LATERAL jsonb_path_query(s.entries, '$[*] ? (@.studentId == $id)',
+                                               jsonb_build_object('id', student.id)) AS own) END,
        (s.metadata #>> '{provenance,throughRevision}')::bigint,
-       m.through_revision, s.status = 'ACTIVE' AND NOT s.restored,
-       set_config('plan_cache_mode', 'force_generic_plan', true)
+       m.through_revision, s.status = 'ACTIVE' AND NOT s.restored
 FROM unnest(CAST(:firsts AS date[]), CAST(:lasts AS date[]), CAST(:first_ids AS text[]),
             CAST(:last_ids AS text[]))
     WITH ORDINALITY AS p (first, last, first_id, last_id, place)
@@ -87,37 +109,7 @@ LEFT JOIN lb.materialized_days m
 ORDER BY p.place
 LIMIT :at_most;
 
--- name: snapshots_of_days(institution_id, institution_key, asset, type, reference_id, granularity, days, ids, years, whole, student_ids)
--- The same of these very days, newest first: a third of the time to plan.
-SELECT DISTINCT ON (s.snapshot_date)
-       s.snapshot_date, s.period_start, s.status, s.academic_year,
-       CASE WHEN :whole THEN s.entries END, CASE WHEN :whole THEN s.metadata END,
-       (s.metadata ->> 'ranked')::integer, s.distribution,
-       jsonb_array_length(s.entries), s.entries -> -1,
-       CASE WHEN NOT :whole THEN jsonb_path_query_array(
-           s.entries, '$[*] ? (@.studentId == $ids[*])',
-           jsonb_build_object('ids', CAST(:student_ids AS text[]))) END,
-       (s.metadata #>> '{provenance,throughRevision}')::bigint,
-       m.through_revision, s.status = 'ACTIVE' AND NOT s.restored,
-       set_config('plan_cache_mode', 'force_generic_plan', true)
-FROM (
-    SELECT snapshot_date, period_start, metadata, distribution, status, NULL::text AS academic_year,
-           active_until IS NOT NULL AS restored, entries
-    FROM lb.leaderboard_snapshots
-    WHERE institution_id = :institution_id AND type = :type AND reference_id = :reference_id
-      AND time_granularity = :granularity AND snapshot_date = ANY (CAST(:days AS date[]))
-    UNION ALL
-    SELECT snapshot_date, period_start, metadata, distribution, 'ARCHIVED', academic_year, false,
-           entries
-    FROM lb.archived_leaderboard_snapshots
-    WHERE institution_id = :institution_id AND academic_year = ANY (:years)
-      AND original_id = ANY (:ids)
-) AS s
-LEFT JOIN lb.materialized_days m
-  ON m.institution_key = :institution_key AND m.asset = :asset AND m.day = s.snapshot_date
-ORDER BY s.snapshot_date DESC, s.academic_year NULLS FIRST;
-
--- name: places_of_boards(institution_id, institution_key, types, references, day, years, ids, student_id)
+-- name: places_of_boards(institution_id, institution_key, types, references, day, first, last, years, ids, student_id)
 -- All granularities of some boards on one day, as in closing_snapshots.
 SELECT DISTINCT ON (s.type, s.reference_id, s.time_granularity)
        s.type, s.reference_id, s.time_granularity,
@@ -127,13 +119,13 @@ SELECT DISTINCT ON (s.type, s.reference_id, s.time_granularity)
        jsonb_path_query_array(s.entries, '$[*] ? (@.studentId == $id)',
                               jsonb_build_object('id', CAST(:student_id AS text))),
        (s.metadata #>> '{provenance,throughRevision}')::bigint,
-       m.through_revision, s.vouched,
-       set_config('plan_cache_mode', 'force_generic_plan', true)
+       m.through_revision, s.vouched
 FROM (
     SELECT type, reference_id, time_granularity, period_start, metadata, distribution, entries,
            status = 'ACTIVE' AND active_until IS NULL AS vouched, 0 AS place
     FROM lb.leaderboard_snapshots
-    WHERE institution_id = :institution_id AND snapshot_date = :day AND type = ANY (:types)
+    WHERE institution_id = :institution_id AND snapshot_date BETWEEN :first AND :last
+      AND snapshot_date = :day AND type = ANY (:types)
       AND (type, reference_id) IN (
           SELECT * FROM unnest(CAST(:types AS text[]), CAST(:references AS text[])))
     UNION ALL
@@ -164,11 +156,68 @@ CROSS JOIN LATERAL (
 ) AS t
 ORDER BY p.place;
 
+-- name: windows_of_student(institution_key, student_key, types, firsts, lasts, revisions, least_days, block_bytes)
+-- For each window of days: whether one of them was aggregated anew since a revision, and a student's
+-- blocks in the first and in the last stored total, of a type of boards, that begins in the window
+-- or right after it. A total whose days have changed since, or that is not kept by student, is
+-- passed over. The day is compared in a way that keeps the planner to the index by revision, which
+-- holds few newer ones.
+SELECT EXISTS (
+           SELECT FROM lb.point_aggregates a
+           WHERE a.institution_key = :institution_key AND a.revision > w.revision
+             AND a.day - w.first BETWEEN 0 AND w.last - w.first),
+       early.before, early.cells, late.before, late.cells
+FROM unnest(CAST(:types AS text[]), CAST(:firsts AS date[]), CAST(:lasts AS date[]),
+            CAST(:revisions AS bigint[]))
+    WITH ORDINALITY AS w (type, first, last, revision, place)
+LEFT JOIN LATERAL (
+    SELECT t.before, substr(t.blocks,
+               :block_bytes * (greatest(width_bucket(:student_key - 1, t.block_students), 1) - 1) + 1,
+               :block_bytes * (width_bucket(:student_key, t.block_students) + 1
+                   - greatest(width_bucket(:student_key - 1, t.block_students), 1))) AS cells
+    FROM lb.point_totals t
+    WHERE t.institution_key = :institution_key AND t.type = w.type AND t.blocks IS NOT NULL
+      AND w.last - w.first + 1 >= :least_days AND t.before BETWEEN w.first AND w.last + 1
+      AND NOT EXISTS (
+          SELECT FROM lb.point_aggregates a
+          WHERE a.institution_key = :institution_key AND a.revision > t.through_revision
+            AND a.day < t.before)
+    ORDER BY t.before LIMIT 1
+) AS early ON true
+LEFT JOIN LATERAL (
+    SELECT t.before, substr(t.blocks,
+               :block_bytes * (greatest(width_bucket(:student_key - 1, t.block_students), 1) - 1) + 1,
+               :block_bytes * (width_bucket(:student_key, t.block_students) + 1
+                   - greatest(width_bucket(:student_key - 1, t.block_students), 1))) AS cells
+    FROM lb.point_totals t
+    WHERE t.institution_key = :institution_key AND t.type = w.type AND t.blocks IS NOT NULL
+      AND t.before > early.before AND t.before <= w.last + 1
+      AND NOT EXISTS (
+          SELECT FROM lb.point_aggregates a
+          WHERE a.institution_key = :institution_key AND a.revision > t.through_revision
+            AND a.day < t.before)
+    ORDER BY t.before DESC LIMIT 1
+) AS late ON true
+ORDER BY w.place;
+
+-- name: first_day(institution_key)$
+SELECT min(day) FROM lb.point_aggregates WHERE institution_key = :institution_key;
+
+-- name: totals_before(institution_key, type, last)
+-- The stored totals of a type of boards whose days have not changed since.
+SELECT t.before, t.through_revision FROM lb.point_totals t
+WHERE t.institution_key = :institution_key AND t.type = :type AND t.before <= :last
+  AND NOT EXISTS (
+      SELECT FROM lb.point_aggregates a
+      WHERE a.institution_key = :institution_key AND a.revision > t.through_revision
+        AND a.day < t.before)
+ORDER BY t.before;
+
 -- name: points_of_student(institution_key, student_key, zone, first, last, low, high, edges, trusted_age)
--- Between edges: a student's sums, and the highest revision of the aggregates. Apart from these the
--- days on which the events may say something else than the aggregates: not aggregated, marked by
--- an import, or with an event updated so shortly before the aggregate was made that it may not have
--- been seen. low and high only let partitions be pruned.
+-- Between edges: a student's sums. Apart from these the days on which the events may say something
+-- else than the aggregates: not aggregated, marked by an import, or with an event updated so shortly
+-- before the aggregate was made that it may not have been seen. low and high only let partitions be
+-- pruned.
 WITH days AS MATERIALIZED (
     SELECT local.day, class_key, subject_key, campus_key,
            sum(amount) FILTER (WHERE status = 'ACTIVE') AS points,
@@ -180,7 +229,7 @@ WITH days AS MATERIALIZED (
       AND local.day BETWEEN :first::date AND :last::date
     GROUP BY 1, 2, 3, 4
 ), aggregated AS MATERIALIZED (
-    SELECT day, revision, materialized_at, source_checksum FROM lb.point_aggregates
+    SELECT day, materialized_at, source_checksum FROM lb.point_aggregates
     WHERE institution_key = :institution_key AND day BETWEEN :first AND :last
 ), doubted AS MATERIALIZED (
     SELECT d.day FROM days d LEFT JOIN aggregated a USING (day)
@@ -189,16 +238,12 @@ WITH days AS MATERIALIZED (
     SELECT day FROM aggregated WHERE source_checksum = -1
 )
 SELECT NULL::date, width_bucket(day, CAST(:edges AS date[])), class_key, subject_key, campus_key,
-       sum(points)::bigint, sum(events)::bigint, NULL::bigint
+       sum(points)::bigint, sum(events)::bigint
 FROM days
 WHERE day NOT IN (SELECT day FROM doubted) AND events > 0
 GROUP BY 2, 3, 4, 5
 UNION ALL
-SELECT NULL, width_bucket(day, CAST(:edges AS date[])), NULL, NULL, NULL, NULL, NULL, max(revision)
-FROM aggregated
-GROUP BY 2
-UNION ALL
-SELECT day, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM doubted;
+SELECT day, NULL, NULL, NULL, NULL, NULL, NULL FROM doubted;
 
 -- name: cells_of_student(institution_key, student_key, days)
 -- The same of single days as they were aggregated. The arrays are sorted by student: a binary

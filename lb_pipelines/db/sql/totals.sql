@@ -22,15 +22,17 @@ SELECT points, events FROM lb.point_totals
 WHERE institution_key = :institution_key AND type = :type AND before = :before
   AND through_revision = :through_revision;
 
--- name: store(institution_key, type, before, through_revision, points, events)!
+-- name: store(institution_key, type, before, through_revision, points, events, block_students, blocks)!
 -- A change of an earlier day that was committed meanwhile makes this total stale before it is
 -- written; through_revision lets every reader see that.
 INSERT INTO lb.point_totals AS t (
-    institution_key, type, before, through_revision, points, events)
-VALUES (:institution_key, :type, :before, :through_revision, :points, :events)
+    institution_key, type, before, through_revision, points, events, block_students, blocks)
+VALUES (:institution_key, :type, :before, :through_revision, :points, :events, :block_students,
+        :blocks)
 ON CONFLICT (institution_key, type, before) DO UPDATE SET
     through_revision = excluded.through_revision, points = excluded.points,
-    events = excluded.events, materialized_at = now()
+    events = excluded.events, block_students = excluded.block_students,
+    blocks = excluded.blocks, materialized_at = now()
 WHERE t.through_revision < excluded.through_revision;
 
 -- name: drop(institution_key, type, cuts)!
