@@ -58,6 +58,7 @@ from lb_pipelines.orchestration.partitions import (
     RANGE_END_TAG,
     RANGE_START_TAG,
     institution_partitions,
+    keys_of_run,
 )
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 
@@ -121,7 +122,7 @@ def institution_insight(start_day: date, owners: Sequence[str] = ()) -> AssetsDe
     ) -> Iterator[AssetMaterialization]:
         database = leaderboard_database.database
         failed: dict[str, LeaderboardError] = {}
-        weeks = _weeks(context.partition_keys)
+        weeks = _weeks(keys_of_run(context))
         for institution_id, mondays in weeks.items():
             for monday in mondays:
                 try:
