@@ -33,7 +33,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 OTHERS = (ARCHIVE, INSIGHT)
 
 
-@pytest.fixture(scope="module")
+# Of the session, so that nothing is started where it is not there.
+@pytest.fixture(scope="session")
 def chromium() -> str:
     return browser.chromium()
 
