@@ -26,7 +26,7 @@ from lb_pipelines.orchestration.assets.archive import ARCHIVE
 from lb_pipelines.orchestration.insight import INSIGHT
 from lb_pipelines.orchestration.jobs import DAILY_ASSETS
 from lb_pipelines_tests import browser, browser_world
-from lb_pipelines_tests.browser import Person
+from lb_pipelines_tests.browser import VIEW, Person
 from lb_pipelines_tests.browser_world import World
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -117,17 +117,23 @@ def test_first_start(person: Person, world: World) -> None:
 
 def test_the_asset_graph(person: Person) -> None:
     """Aggregates, then snapshots, then what builds on them; nothing of it has failed."""
+    person.page.set_viewport_size({**VIEW, "height": 1_350})
     person.go_to("Lineage")
     person.sees("Materialize all")
     graph = person.page.locator("svg").filter(has_text="aggregates")
     person.sees("aggregates", graph)
     person.page.keyboard.press("Alt+e")
-    # All of it fits on the screen then.
-    person.click(person.page.get_by_role("button", name="zoom_out"))
     for asset in (*DAILY_ASSETS, *OTHERS):
         person.sees(asset, graph)
+    # A double click beside it brings all of it onto the screen.
+    person.page.mouse.dblclick(600, 1_300)
+    for asset in (*DAILY_ASSETS, *OTHERS):
+        shown = graph.get_by_text(asset, exact=True).filter(visible=True).first
+        expect(shown).to_be_in_viewport(ratio=1)
+        shown.click(trial=True)  # It has come to rest.
     expect(graph.get_by_text("Failed")).to_have_count(0)
     person.picture("graph")
+    person.page.set_viewport_size(VIEW)
 
 
 def test_a_day_is_materialized_by_clicking(person: Person, world: World) -> None:
@@ -150,7 +156,7 @@ def test_a_day_is_materialized_by_clicking(person: Person, world: World) -> None
     person.sees(f"{day}|inst_101")
     for word in ("Materialized", "largest_boards", "inst_101_CLASS_"):
         person.sees(word)
-    chart = person.page.locator("img[src^='data:image/']").first
+    chart = person.page.locator("td img[src^='data:image/svg']").first
     chart.scroll_into_view_if_needed()
     expect(chart).to_be_visible()
     assert chart.evaluate("image => image.complete && image.naturalWidth > 0")
@@ -203,6 +209,7 @@ def test_what_is_late(person: Person) -> None:
     person.open_asset("class_trends")
     person.open_tab("Checks")
     person.sees("on_time")
+    person.press("Execute")
     person.sees(re.compile("inst_102 .settings that cannot be used|leaderboardRanking"))
     assert person.clicks == stated_clicks("What is late?")
     person.picture("late")
