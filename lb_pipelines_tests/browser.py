@@ -131,6 +131,7 @@ class Person:
         """What is on the page when it has loaded and no message lies above it."""
         expect(self.page.locator(_LOADING)).to_have_count(0)
         expect(self.page.locator("[class*=Toaster_toastInner]")).to_have_count(0)
+        self.page.mouse.move(VIEW["width"] // 2, 2)
         path = self.pictures / f"ui-{name}.png"
         self.page.screenshot(path=path, animations="disabled")
         return path

@@ -245,6 +245,8 @@ def test_a_late_event_is_corrected(person: Person, world: World) -> None:
     assert person.clicks == stated_clicks("Are late events corrected?")
     person.picture("late-events")
     open_the_run_of_a_sensor(person)
+    # A long log shows the lines that are on the screen.
+    person.page.get_by_placeholder("Filter…").fill(f"inst_101: {day} to ")
     person.sees(re.compile(f"inst_101: {day} to "))
     person.go_to("Catalog")
     person.open_asset("campus_snapshots")
