@@ -61,6 +61,16 @@ def test_a_piece_that_fails_ends_itself_alone() -> None:
     assert ended == {"a": None, "c": None}
 
 
+def test_what_ends_a_process_ends_the_taking_too() -> None:
+    def interrupted() -> Iterator[int]:
+        yield 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(side_by_side({"a": interrupted, "b": partial(counting, 1_000)}, 2))
+    assert not [t for t in threading.enumerate() if t.name.startswith("institutions-")]
+
+
 def test_who_stops_taking_stops_the_work() -> None:
     begun: list[str] = []
     closed: list[str] = []

@@ -239,8 +239,8 @@ def test_archived_boards_that_would_say_something_else_are_named(district: Distr
     assert warned == [
         f"{asset} of a on {day}: archived boards stayed as they are, {count}, though 1 of them "
         "would now say something else. Set rematerialize_archived to renew them."
-        for asset, count in zip(SNAPSHOTS, (2, 1, 1), strict=True)
         for day in ("2024-04-01", "2024-04-02")
+        for asset, count in zip(SNAPSHOTS, (2, 1, 1), strict=True)
     ]
     renewed = district.run(
         Rectangle(BOARDS, "a", "a"), config=LeaderboardsConfig(rematerialize_archived=True)

@@ -273,7 +273,10 @@ def test_a_named_query_of_one_day_touches_one_leaf(
     with district.transaction() as connection:
         queries.snapshots.prepare_stage(connection)
         queries.trends.prepare_stage(connection)
-        others = {"method": "competition", "limits": "{}", "at_most": 5}
+        others = {
+            **{"method": "competition", "limits": "{}", "at_most": 5, "institution_key": 1},
+            **{"days": [date(2024, 2, 29)], "references": ["r0"], "granularities": ["daily"]},
+        }
         connection.execute(f"EXPLAIN {text}", _PARAMETERS | others)
         suffix = ":trends" if "leaderboard_trends" in text else ""
         # What only inserts takes its locks when the first row comes.

@@ -365,13 +365,10 @@ def test_what_a_sweep_takes_during_a_day_is_not_written_over(database: Database)
     results = list(
         writing.write(
             database,
-            "class_snapshots",
             institution,
-            BoardType.CLASS,
+            [replace(snapshots.product(BoardType.CLASS, RUN), replace=swept_first)],
             day,
             RUN,
-            lambda opened: snapshots._prepared(opened, RUN),
-            swept_first,
         )
     )
     assert before
@@ -476,9 +473,10 @@ def test_a_renewal_catches_up_with_a_later_state(database: Database) -> None:
         today=TODAY,
     )
     results = [next(under_way)]
-    school = change(
-        database, institution, school, [late_event(school, days.first + ONE_DAY, amount=900)]
-    )
+    # Behind the days that may be written by now.
+    late = days.first + (writing._AHEAD + 2) * ONE_DAY
+    assert late < days.last
+    school = change(database, institution, school, [late_event(school, late, amount=900)])
     aggregate(database, institution, days)
     make(database, institution, days, ["CLASS"])
     results += under_way
@@ -597,7 +595,7 @@ def test_a_pass_that_is_overtaken_time_after_time_ends_in_a_typed_error(
         """
         opened: list[date] = []
 
-        def prepare(pass_: Pass) -> Iterator[PreparedDay]:
+        def prepare(_: Database, pass_: Pass) -> Iterator[PreparedDay]:
             nonlocal erasures
             opened.append(pass_.first)
             for prepared in snapshots._prepared(pass_, RUN):
@@ -607,16 +605,8 @@ def test_a_pass_that_is_overtaken_time_after_time_ends_in_a_typed_error(
                         erase(connection, institution)
                 yield prepared
 
-        results = writing.write(
-            database,
-            "class_snapshots",
-            institution,
-            BoardType.CLASS,
-            days,
-            RUN,
-            prepare,
-            boards.replace_snapshots,
-        )
+        product = replace(snapshots.product(BoardType.CLASS, RUN), prepare=prepare)
+        results = writing.write(database, institution, [product], days, RUN)
         return opened, [result.day for result in results]
 
     with pytest.raises(PassOvertaken, match=rf"{third}.*{writing.TRIES} tries"):

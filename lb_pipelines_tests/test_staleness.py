@@ -479,8 +479,8 @@ def test_a_pass_from_an_older_state_does_not_write_over_a_newer_one(database: Da
     assert not any(result.superseded for result in results)
     rest = list(older)
     assert [result.day for result in rest] == list(days)[1:]
-    # Some days were being written, or about to be, when the first was told of.
-    ahead = writing._READY + 1
+    # One day was being written, or about to be, when the first was told of.
+    ahead = writing._AHEAD
     assert all(result.superseded and not result.written for result in rest[ahead:])
     assert len(rest) > ahead + 1
     stored.assert_snapshots_equal_the_reference(database, school, {"SUBJECT": list(days)})

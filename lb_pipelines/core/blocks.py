@@ -28,8 +28,8 @@ class Blocks(NamedTuple):
     cells: bytes
 
 
-def pack(students: Int64, boards: Int64, points: Int64, events: Int64) -> Blocks:
-    """Cells in any order: keys, points and numbers of events, int64[n] each."""
+def pack(students: Int64, boards: Int64, points: Int64, events: Int64 | Int32) -> Blocks:
+    """Cells in any order: keys, points and numbers of events, one element of each a cell."""
     order = ascending((students << 32) | boards)
     cells = np.empty(len(order), _CELL)
     for name, column in zip(_CELL.names or (), (students, boards, points, events), strict=True):

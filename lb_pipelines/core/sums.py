@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lb_pipelines.core.ranking import Int32, Int64
+
+Number = TypeVar("Number", np.int64, np.int32)
 
 STUDENT_BITS = 32
 STUDENT_MASK = (1 << STUDENT_BITS) - 1
@@ -77,8 +80,9 @@ class Total:
 class RunningSums:
     """Totals per pair that only grow, with remembered states ("marks") of the past.
 
-    The universe is every pair seen so far, ascending; all arrays have its length. `slots` int64:
-    where the pairs that were known beforehand stand in a `Total`; -1 for a stranger.
+    The universe is every pair seen so far, ascending; all arrays have its length. `points` int64,
+    `events` int32, for every mark keeps both; `slots` int64: where the pairs that were known
+    beforehand stand in a `Total`; -1 for a stranger.
     """
 
     def __init__(self, codes: Int64 | None = None, slots: Int64 | None = None) -> None:
@@ -89,8 +93,8 @@ class RunningSums:
         self.codes: Int64 = codes[order]
         self.slots: Int64 = slots[order]
         self.points: Int64 = np.zeros(len(codes), dtype=np.int64)
-        self.events: Int64 = np.zeros(len(codes), dtype=np.int64)
-        self._marks: dict[object, tuple[Int64, Int64]] = {}
+        self.events: Int32 = np.zeros(len(codes), dtype=np.int32)
+        self._marks: dict[object, tuple[Int64, Int32]] = {}
 
     def admit(self, batches: Sequence[Sums]) -> None:
         """Make room for the pairs of these batches; one call for many days is cheaper."""
@@ -102,7 +106,7 @@ class RunningSums:
         fresh = fresh[np.concatenate(([True], fresh[1:] != fresh[:-1]))]
         where = np.searchsorted(self.codes, fresh)
 
-        def widen(values: Int64, absent: int = 0) -> Int64:
+        def widen(values: NDArray[Number], absent: int = 0) -> NDArray[Number]:
             return np.insert(values, where, absent)
 
         self.codes = np.insert(self.codes, where, fresh)
@@ -122,24 +126,26 @@ class RunningSums:
     def restart(self, total: Sums | Total) -> None:
         """Set the totals to `total`, whose pairs are known or admitted; marks stay."""
         if isinstance(total, Total):
-            self.points = self._by_slot(total.points)
-            self.events = self._by_slot(total.events)
+            self.points = self._by_slot(total.points, np.int64)
+            self.events = self._by_slot(total.events, np.int32)
         else:
             self.points = np.zeros_like(self.points)
             self.events = np.zeros_like(self.events)
             self.add(total)
 
-    def _by_slot(self, values: np.ndarray[Any, Any]) -> Int64:
+    def _by_slot(
+        self, values: np.ndarray[Any, Any], kind: type[Number]
+    ) -> np.ndarray[Any, np.dtype[Number]]:
         if not len(values):
-            return np.zeros_like(self.points)
-        found = values.take(self.slots, mode="clip").astype(np.int64)
+            return np.zeros(len(self.slots), kind)
+        found = values.take(self.slots, mode="clip").astype(kind)
         found[(self.slots < 0) | (self.slots >= len(values))] = 0
         return found
 
     def total(self) -> Total:
         """The totals as they are now; every pair must have a slot."""
         size = int(self.slots.max(initial=-1)) + 1
-        points, events = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        points, events = np.zeros(size, np.int64), np.zeros(size, np.int32)
         points[self.slots], events[self.slots] = self.points, self.events
         return Total(points, events)
 
@@ -147,7 +153,7 @@ class RunningSums:
         """Add sums whose pairs are known or admitted."""
         at = np.searchsorted(self.codes, batch.codes)
         self.points[at] += batch.points
-        self.events[at] += batch.events
+        self.events[at] += batch.events.astype(np.int32)
 
     def mark(self, name: object) -> None:
         """Remember the totals as they are now."""
@@ -157,7 +163,7 @@ class RunningSums:
         """Drop a mark, if there is one."""
         self._marks.pop(name, None)
 
-    def marked(self, name: object) -> tuple[Int64, Int64] | None:
+    def marked(self, name: object) -> tuple[Int64, Int32] | None:
         """Points and events at a mark; None for the beginning of time, which is never marked."""
         return self._marks.get(name)
 

@@ -274,7 +274,7 @@ def _constant(day: date) -> Callable[[Int32], NDArray[np.datetime64]]:
 
 
 def _window(
-    sums: RunningSums, mark: tuple[Int64, Int64] | None, among: NDArray[np.bool_] | None = None
+    sums: RunningSums, mark: tuple[Int64, Int32] | None, among: NDArray[np.bool_] | None = None
 ) -> tuple[Int64, Int64]:
     """Codes and points of the pairs with an event since the mark, of those in `among`."""
     points, events = sums.points, sums.events

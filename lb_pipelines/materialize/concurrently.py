@@ -44,7 +44,7 @@ def side_by_side(
     Of each piece everything comes in its order, `Ended` last. Whoever stops taking stops the work:
     each piece in progress is closed at its next result.
     """
-    results: Queue[Yielded[Name, T] | Ended[Name]] = Queue(_WAITING)
+    results: Queue[Yielded[Name, T] | Ended[Name] | BaseException] = Queue(_WAITING)
     begin, left = threading.Lock(), iter(work.items())
     stopped = threading.Event()
 
@@ -63,6 +63,10 @@ def side_by_side(
                         return
             except Exception as raised:
                 error = raised
+            except BaseException as raised:
+                # Not of this piece: whoever takes the results is to be ended by it.
+                results.put(raised)
+                return
             results.put(Ended(name, error))
 
     workers = [
@@ -74,6 +78,8 @@ def side_by_side(
     try:
         for _ in range(len(work)):
             while not isinstance(result := results.get(), Ended):
+                if isinstance(result, BaseException):
+                    raise result
                 yield result
             yield result
     finally:

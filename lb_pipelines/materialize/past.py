@@ -150,7 +150,7 @@ class StoredPoints:
         steps = timeline.steps_to([cut], self._history.first_event_day, ())
         for _ in timeline.follow(steps, self, sums):
             pass
-        return Sums(sums.codes, sums.points, sums.events)
+        return Sums(sums.codes, sums.points, sums.events.astype(np.int64))
 
     def on(self, days: Sequence[date]) -> list[Sums]:
         """Sums of each of these days."""

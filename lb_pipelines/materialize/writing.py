@@ -39,8 +39,8 @@ Replace = Callable[[Connection, Institution, BoardType, date, Columns], Replaced
 TRIES = 5
 """Passes opened for a day before it is given up; each try but the last was overtaken."""
 
-# Days that are ready and wait for the one being written: one keeps both sides at work.
-_READY = 1
+# Days handed over to be written while the next one is made: more would only take memory.
+_AHEAD = 1
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _written(
                     if day.source.day == first and writer.product.asset in done:
                         continue
                     pending.append(thread.submit(write, writer, day))
-                    while len(pending) > _READY + 1:
+                    while len(pending) > _AHEAD:
                         yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
