@@ -95,6 +95,8 @@ class RunningSums:
         self.points: Int64 = np.zeros(len(codes), dtype=np.int64)
         self.events: Int32 = np.zeros(len(codes), dtype=np.int32)
         self._marks: dict[object, tuple[Int64, Int32]] = {}
+        # Whether a mark holds these very arrays.
+        self._is_marked = False
 
     def admit(self, batches: Sequence[Sums]) -> None:
         """Make room for the pairs of these batches; one call for many days is cheaper."""
@@ -151,13 +153,17 @@ class RunningSums:
 
     def add(self, batch: Sums) -> None:
         """Add sums whose pairs are known or admitted."""
+        if self._is_marked:
+            self.points, self.events = self.points.copy(), self.events.copy()
+            self._is_marked = False
         at = np.searchsorted(self.codes, batch.codes)
         self.points[at] += batch.points
         self.events[at] += batch.events.astype(np.int32)
 
     def mark(self, name: object) -> None:
-        """Remember the totals as they are now."""
-        self._marks[name] = (self.points.copy(), self.events.copy())
+        """Remember the totals as they are now; whatever changes them next leaves these alone."""
+        self._marks[name] = (self.points, self.events)
+        self._is_marked = True
 
     def forget(self, name: object) -> None:
         """Drop a mark, if there is one."""
