@@ -64,7 +64,13 @@ def main() -> None:
     options = parser.parse_args()
     days = DayRange(DAY - timedelta(days=options.days - 1), DAY)
     with database_of(options) as database:
-        prepared = prepare(database, days, options.scratch, anew=options.prepare)
+        prepared = prepare(
+            database,
+            days,
+            options.scratch,
+            anew=options.prepare,
+            others=any(way.startswith(("with_", "naive")) for way in options.ways),
+        )
         if options.prepare:
             return
         result = load(options.save) if options.save else {}

@@ -14,9 +14,6 @@ goals, as a table.
 
 `check`: exact standings of random (student, board, day) against the naive reference of the tests,
 on any database with materialized boards; prints how many were equal.
-
-Where others want the processor too, say `chrt -f 1` before `time`, and `chrt -f -p 2` of the
-server's process: else it is their work that is measured.
 """
 
 from __future__ import annotations
