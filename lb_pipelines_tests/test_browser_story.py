@@ -95,7 +95,8 @@ def open_the_run_of_a_sensor(person: Person) -> None:
     person.press("Runs", exact=True)
     run = person.page.locator("[class*=RunsFeedRow_rowGrid]").filter(has_text="Success")
     person.click(run.first.get_by_role("link", name="View"))
-    person.sees("RUN_SUCCESS")
+    # The run's own status: the last line of a long log may lie outside of what is drawn.
+    person.sees(re.compile("^Success$"))
 
 
 def test_first_start(person: Person, world: World) -> None:
@@ -146,7 +147,7 @@ def test_a_day_is_materialized_by_clicking(person: Person, world: World) -> None
     person.click(person.page.get_by_role("menuitem", name="inst_101"))
     person.press("Launch", dialog)
     person.follow_the_message()
-    person.sees("RUN_SUCCESS")
+    person.sees(re.compile("^Success$"))
     person.go_to("Catalog")
     person.open_asset("class_snapshots")
     person.open_tab("Partitions")
