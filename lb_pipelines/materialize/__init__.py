@@ -6,4 +6,7 @@ Three verbs, each taking any contiguous range of days in one pass, writing one t
 - `aggregates.materialize(database, institution, days, provenance)`
 - `snapshots.materialize(database, institution, board_type, days, provenance)`
 - `trends.materialize(database, institution, board_type, days, provenance)`
+
+Snapshots and trends of several types in one pass are `writing.write` over their `product`s; several
+institutions at once are `concurrently.side_by_side`.
 """
