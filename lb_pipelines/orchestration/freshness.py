@@ -35,6 +35,9 @@ from dagster import (
     multi_asset_check,
     sensor,
 )
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecordStatus,
+)
 
 from lb_pipelines.core.lateness import DUE, Punctuality, punctuality
 from lb_pipelines.core.periods import ONE_DAY, DayRange, closed_through, days_between
@@ -118,7 +121,8 @@ def freshness_sensor(
         minimum_interval_seconds=300,
         description=(
             "Looks whether every institution's days are there in time, by its own midnight, and "
-            f"says so in the check {ON_TIME} of each asset whenever that changes."
+            f"says so in the check {ON_TIME} of each asset whenever that changes, and again where "
+            "a run has hidden it."
         ),
         default_status=status,
     )
@@ -134,11 +138,25 @@ def freshness_sensor(
             asset_events=[
                 overview.evaluation(asset)
                 for asset, state in states.items()
-                if known.get(asset) != state
+                if known.get(asset) != state or not _is_shown(context.instance, asset)
             ],
         )
 
     return _sensor
+
+
+def _is_shown(instance: DagsterInstance, asset: str) -> bool:
+    """Whether the UI still shows what was last told: a run that has the check among its own without
+    evaluating it, and any later materialization, have Dagster show it as skipped or not evaluated.
+    """
+    key = AssetCheckKey(AssetKey(asset), ON_TIME)
+    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
+    if record is None or record.status is AssetCheckExecutionRecordStatus.PLANNED:
+        return False
+    made = instance.get_latest_materialization_event(AssetKey(asset))
+    # Of the events themselves: some storages keep when a record was made by the second.
+    told = record.event
+    return told is not None and (made is None or made.timestamp <= told.timestamp)
 
 
 @dataclass(frozen=True)
