@@ -53,7 +53,8 @@ CREATE TRIGGER trouble BEFORE INSERT ON lb.materialized_days
 
 @pytest.fixture
 def district(database: Database, tmp_path) -> Iterator[District]:
-    with DagsterInstance.ephemeral() as instance:
+    # Files, for runs in two threads: SQLite in memory refuses instead of waiting.
+    with DagsterInstance.local_temp(str(tmp_path)) as instance:
         yield District(database, instance, Settings(home=tmp_path, start_day=START))
 
 
