@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from lb_pipelines.core.ranking import Int64
-
 _WIDTHS = (1, 2, 4, 8)
 
 
@@ -28,8 +26,3 @@ def unpack(data: bytes) -> np.ndarray[Any, Any]:
     if width not in _WIDTHS or (len(data) - 1) % width:
         raise ValueError("no packed whole numbers")
     return np.frombuffer(data, dtype=f"<i{width}", offset=1)
-
-
-def unpack_wide(data: bytes) -> Int64:
-    """The values as int64."""
-    return unpack(data).astype(np.int64)
