@@ -181,8 +181,7 @@ class PartitionDetached(LeaderboardError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"Table lb_part.{name!r} exists, but is detached from its tree",
-            "If a purge of it was interrupted, run the purge again; else attach it again to keep "
-            "its rows, or drop it, then run again",
+            "No purge has entered it: attach it again to keep its rows, or drop it, then run again",
         )
         self.name = name
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import ONE_DAY
+from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.selection import ArchiveSelection
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.partitions import Patience, demote, ensure_snapshot_months, promote
 from lb_pipelines.db.partitions.detaching import Standing, set_aside_name, standing
-from lb_pipelines.db.repositories import institutions, purges
+from lb_pipelines.db.repositories import institutions, purges, snapshot_months, versions
 from lb_pipelines.errors import ExportRefused, PartitionBusy, PartitionDetached
 from lb_pipelines.retention import exporting, holding, purging
 from lb_pipelines.retention.purging import Purged
@@ -246,10 +246,11 @@ def test_what_changes_while_a_leaf_is_detached_puts_it_back(
     assert (own, alone) == ([], [])
 
 
-def test_a_leaf_that_stands_alone_is_not_made_again_beside_itself(
+def test_a_leaf_that_a_killed_purge_left_outside_is_hung_back_where_it_is_needed(
     database: Database, tmp_path: Path
 ) -> None:
     institution = july(database)
+    before = live(database)
 
     def stop(step: str) -> None:
         if step == "detached":
@@ -257,11 +258,28 @@ def test_a_leaf_that_stands_alone_is_not_made_again_beside_itself(
 
     with pytest.raises(KeyboardInterrupt):
         purge(database, institution, READY, tmp_path, on_step=stop)
-    with pytest.raises(PartitionDetached, match=LEAF):
-        ensure_snapshot_months(database, ID, JULY, JULY)
+    assert live(database) != before
+    kept = version(database)
+    snapshot_months.ensure(database, institution, DayRange(JULY, JULY))
+    assert (where(database, LEAF), live(database)) == (Standing.ATTACHED, before)
+    assert version(database) != kept
+    # The purge is still entered, weighs again, and goes on.
     assert waits(database, institution, READY) == {f"{LEAF} detach": None}
     assert states(purge(database, institution, READY, tmp_path)) == {LEAF: "DETACHED"}
-    ensure_snapshot_months(database, ID, JULY, JULY)
+    snapshot_months.ensure(database, institution, DayRange(JULY, JULY))
+
+
+def test_a_leaf_that_somebody_took_out_is_not_hung_back(database: Database) -> None:
+    institution = july(database)
+    sql(database, f'ALTER TABLE lb_part."{ID}:CLASS" DETACH PARTITION lb_part."{LEAF}"')
+    with pytest.raises(PartitionDetached, match=LEAF):
+        snapshot_months.ensure(database, institution, DayRange(JULY, JULY))
+    assert where(database, LEAF) is Standing.ALONE
+
+
+def version(database: Database) -> str | None:
+    """What whoever keeps a reading of July's class boards asks for."""
+    return versions.version_of(database, ID, [BoardType.CLASS], DayRange(JULY, JULY))
 
 
 def set_aside(database: Database, tmp_path: Path, *, shared: bool = False) -> Institution:

@@ -15,7 +15,6 @@ import os
 import random
 import time
 import traceback
-from contextlib import suppress
 from datetime import date, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,7 +26,6 @@ from lb_pipelines.core.selection import ArchiveSelection
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
-from lb_pipelines.errors import PartitionDetached
 from lb_pipelines.materialize import aggregates, snapshots
 from lb_pipelines.materialize.results import Provenance
 from lb_pipelines.retention.actor import Actor
@@ -87,9 +85,7 @@ def _endless(
         work = {"sweep": _sweep, "restore": _restore, "purge": _purge, "materialize": _materialize}
         while True:
             says.send(("said", BEGIN))
-            # What a killed purge has left half done says so, until the next purge goes on with it.
-            with suppress(PartitionDetached):
-                work[kind](chance, database, institution, days, exports)
+            work[kind](chance, database, institution, days, exports)
             says.send(("said", END))
     except BaseException:
         says.send(("error", traceback.format_exc()))

@@ -22,11 +22,10 @@ from itertools import tee
 import psycopg
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import ONE_DAY, DayRange, month_start
+from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.words import BoardType, Granularity
-from lb_pipelines.db import partitions
 from lb_pipelines.db.engine import Connection, Database
-from lb_pipelines.db.repositories import ledger, writers
+from lb_pipelines.db.repositories import ledger, snapshot_months, writers
 from lb_pipelines.db.repositories.boards import Columns, Replaced
 from lb_pipelines.db.repositories.versions import raise_versions
 from lb_pipelines.errors import PassOvertaken
@@ -81,7 +80,7 @@ def write(
     A pass that has been overtaken by an erasure is opened anew from that day on; raises
     `PassOvertaken` where that goes on and on.
     """
-    _ensure_months(database, institution, days)
+    snapshot_months.ensure(database, institution, days)
     position, done, tries = days.first, set[str](), 0
     types = list(dict.fromkeys(product.type for product in products))
     while position <= days.last:
@@ -202,7 +201,7 @@ class _Writer:
             return self._write_day(prepared)
         except psycopg.errors.CheckViolation:
             # The institution was moved into a subtree of its own since its months were made.
-            _ensure_months(self.database, self.institution, days)
+            snapshot_months.ensure(self.database, self.institution, days)
             return self._write_day(prepared)
 
     def _write_day(self, prepared: PreparedDay) -> Replaced | None:
@@ -259,12 +258,6 @@ class _Writer:
             watermark=prepared.source.watermark,
             **archived,
         )
-
-
-def _ensure_months(database: Database, institution: Institution, days: DayRange) -> None:
-    partitions.ensure_snapshot_months(
-        database, institution.id, month_start(days.first), month_start(days.last)
-    )
 
 
 def boards_by_granularity(rows: Mapping[Granularity, object]) -> dict[str, int | float]:

@@ -18,9 +18,8 @@ import psycopg.errors
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, month_start, next_month
 from lb_pipelines.core.selection import ArchiveSelection
-from lb_pipelines.db import partitions
 from lb_pipelines.db.engine import Database
-from lb_pipelines.db.repositories import archive, archive_ledger, writers
+from lb_pipelines.db.repositories import archive, archive_ledger, snapshot_months, writers
 from lb_pipelines.db.repositories.archive import Batch, Moved, SelectedDay
 from lb_pipelines.db.repositories.archive_ledger import RunKind
 from lb_pipelines.db.repositories.versions import raise_versions
@@ -177,7 +176,7 @@ def _ensure_months(
     database: Database, institution: Institution, days: Iterable[SelectedDay]
 ) -> None:
     for months in _months(days):
-        partitions.ensure_snapshot_months(database, institution.id, months.first, months.last)
+        snapshot_months.ensure(database, institution, months)
 
 
 def _months(days: Iterable[SelectedDay]) -> Iterator[DayRange]:
