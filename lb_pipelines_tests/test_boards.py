@@ -116,7 +116,8 @@ def assert_walk_equals_reference(school: School, type: str, days: DayRange) -> I
     terms = board_terms(school, type)
     first = min(school.days)
     plan = timeline.plan(days, terms, first)
-    walked = list(timeline.walk(plan, source, terms, first, RankMethod(school.method)))
+    days_walked = timeline.walk(plan, source, terms, first, RankMethod(school.method))
+    walked = [(day, list(boards)) for day, boards in days_walked]
     assert [day for day, _ in walked] == list(days)
     for day, boards in walked:
         found = {now.granularity: (now, then) for now, then in boards}

@@ -50,6 +50,23 @@ def test_two_are_at_work_at_once_and_no_more() -> None:
     assert sorted(most) == list(range(6))
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_heavy_pieces_do_not_meet(threads: int) -> None:
+    meet, begun = threading.Barrier(threads), []
+
+    def meeting(weight: int) -> Iterator[int]:
+        begun.append(weight)
+        # So that no thread takes two before each has one.
+        meet.wait(timeout=60)
+        yield weight
+
+    weights = {9: 90, 1: 10, 8: 80, 7: 70, 3: 30, 2: 20}
+    for done in side_by_side({name: partial(meeting, name) for name in weights}, threads, weights):
+        assert not isinstance(done, Ended) or done.error is None
+    assert sorted(begun[:2]) == [1, 9] if threads == 2 else sorted(begun[:3]) == [1, 2, 9]
+    assert sorted(begun) == sorted(weights)
+
+
 def test_a_piece_that_fails_ends_itself_alone() -> None:
     def failing() -> Iterator[int]:
         yield 1

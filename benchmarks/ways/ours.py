@@ -13,6 +13,7 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
+from lb_pipelines.db.repositories import institutions
 from lb_pipelines.materialize import aggregates, snapshots, writing
 from lb_pipelines.materialize.concurrently import Ended, side_by_side
 from lb_pipelines.materialize.results import DayResult, Provenance
@@ -32,7 +33,9 @@ def run(database: Database, days: DayRange, scratch: Path) -> dict[str, float]:
         yield from writing.write(database, institution, products, days, provenance)
 
     work = {one.id: partial(make, one) for one in all_institutions(database)}
-    for done in side_by_side(work, INSTITUTIONS_AT_ONCE):
+    with database.transaction() as connection:
+        students = institutions.sizes(connection, work)
+    for done in side_by_side(work, INSTITUTIONS_AT_ONCE, students):
         if isinstance(done, Ended) and done.error is not None:
             raise done.error
     watch.mark("aggregates and snapshots")

@@ -13,11 +13,17 @@ import numpy as np
 _WIDTHS = (1, 2, 4, 8)
 
 
-def pack(values: np.ndarray[Any, Any]) -> bytes:
-    """Integers of any width, packed."""
+def narrowest(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same whole numbers in the narrowest type that holds all of them."""
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
     width = next(w for w in _WIDTHS if -(1 << 8 * w - 1) <= low and high < 1 << 8 * w - 1)
-    return bytes([width]) + values.astype(f"<i{width}").tobytes()
+    return values.astype(f"<i{width}")
+
+
+def pack(values: np.ndarray[Any, Any]) -> bytes:
+    """Integers of any width, packed."""
+    narrow = narrowest(values)
+    return bytes([narrow.itemsize]) + narrow.tobytes()
 
 
 def unpack(data: bytes) -> np.ndarray[Any, Any]:

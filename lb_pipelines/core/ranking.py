@@ -74,7 +74,8 @@ class Ranking:
     """All ranked students of a set of boards.
 
     `boards` int32[B]: the boards in ascending order, none of them empty. `starts` int64[B + 1]:
-    board i's students are rows `starts[i]:starts[i + 1]` of the input, ascending by student.
+    board i's students are rows `starts[i]:starts[i + 1]` of the input, ascending by student:
+    `members` int64[R], their pair codes, and `points` int64[R].
     """
 
     def __init__(self, boards: Int32, members: Int64, points: Int64, method: RankMethod) -> None:
@@ -83,13 +84,13 @@ class Ranking:
         begins = np.flatnonzero(opens)
         self.boards: Int32 = boards[begins].astype(np.int32, copy=False)
         self.starts: Int64 = np.append(begins, len(boards))
-        self._members = members
-        self._points = points
+        self.members = members
+        self.points = points
         self._method = method
 
     def __len__(self) -> int:
         """Students ranked, on all boards together."""
-        return len(self._points)
+        return len(self.points)
 
     @property
     def sizes(self) -> Int64:
@@ -99,7 +100,7 @@ class Ranking:
     @cached_property
     def sums(self) -> Int64:
         """int64[B]: the points of all who are ranked on each board."""
-        return np.add.reduceat(self._points, self.starts[:-1])
+        return np.add.reduceat(self.points, self.starts[:-1])
 
     @property
     def levels(self) -> Levels:
@@ -112,24 +113,24 @@ class Ranking:
             return _NOBODY
         levels, shown = self.levels, np.minimum(self.sizes, limit)
         last = np.searchsorted(levels.through, self.starts[:-1] + shown, side="left")
-        rows = np.flatnonzero(self._points >= np.repeat(levels.points[last], self.sizes))
+        rows = np.flatnonzero(self.points >= np.repeat(levels.points[last], self.sizes))
         # Whoever ties with the last one but comes later by id is among them too.
         selected = levels.through[last] - self.starts[:-1]
         owners = np.repeat(np.arange(len(selected)), selected)
-        rows = rows[_order(owners, self._points[rows])]
+        rows = rows[_order(owners, self.points[rows])]
         begins, offsets = _offsets(selected), _offsets(shown)
         rows = rows[np.arange(offsets[-1]) + np.repeat(begins[:-1] - offsets[:-1], shown)]
-        points = self._points[rows]
-        return Top(offsets, self._members[rows], points, self._ranks(rows, points, shown, offsets))
+        points = self.points[rows]
+        return Top(offsets, self.members[rows], points, self._ranks(rows, points, shown, offsets))
 
     def find(self, members: Int64) -> tuple[Int32, Int64]:
         """Rank and points of each of these members; 0 and 0 for whoever is not ranked."""
         ranks, points = np.zeros(len(members), np.int32), np.zeros(len(members), np.int64)
-        if len(self._members):
-            at = np.minimum(np.searchsorted(self._members, members), len(self._members) - 1)
-            known = np.flatnonzero(self._members[at] == members)
+        if len(self.members):
+            at = np.minimum(np.searchsorted(self.members, members), len(self.members) - 1)
+            known = np.flatnonzero(self.members[at] == members)
             rows = at[known]
-            points[known] = self._points[rows]
+            points[known] = self.points[rows]
             owners = np.searchsorted(self.starts, rows, side="right") - 1
             ranks[known] = (
                 self._places[rows]
@@ -159,7 +160,7 @@ class Ranking:
         """int32[R]: the place of each row of the input on its board, ties broken by student id."""
         owners = np.repeat(np.arange(len(self.boards)), self.sizes)
         places = np.empty(len(self), np.int32)
-        places[_order(owners, self._points)] = np.arange(1, len(self) + 1) - self.starts[owners]
+        places[_order(owners, self.points)] = np.arange(1, len(self) + 1) - self.starts[owners]
         return places
 
     @cached_property
@@ -168,16 +169,16 @@ class Ranking:
         if not len(self.boards):
             return _Keys.none(), Levels(np.zeros(1, np.int64), *(_NOTHING,) * 3)
         begins = self.starts[:-1]
-        most = np.maximum.reduceat(self._points, begins)
+        most = np.maximum.reduceat(self.points, begins)
         # Unsigned, no difference of two int64 is too large.
-        spans = (most - np.minimum.reduceat(self._points, begins)).view(np.uint64)
+        spans = (most - np.minimum.reduceat(self.points, begins)).view(np.uint64)
         room = float(spans.sum(dtype=np.float64)) + len(spans)
         if room >= 1 << 62:
             return self._counted_by_ordinals()
         offsets = _offsets(spans.view(np.int64) + 1)
         lift = offsets[:-1] + most
         rows_keys = np.repeat(lift, self.sizes)
-        rows_keys -= self._points
+        rows_keys -= self.points
         if room <= _COUNTERS_AT_LEAST + _COUNTERS_PER_ROW * len(self):
             counters = np.bincount(rows_keys)
             of_levels = np.flatnonzero(counters)
@@ -192,9 +193,9 @@ class Ranking:
 
     def _counted_by_ordinals(self) -> tuple[_Keys, Levels]:
         """The same for points too far apart for 63 bits: by the places of the distinct ones."""
-        distinct = np.unique(self._points)
+        distinct = np.unique(self.points)
         lift = np.arange(len(self.boards)) * len(distinct) + len(distinct) - 1
-        keys = np.repeat(lift, self.sizes) - np.searchsorted(distinct, self._points)
+        keys = np.repeat(lift, self.sizes) - np.searchsorted(distinct, self.points)
         keys.sort()
         of_levels, counts = _runs(keys)
         owners = of_levels // len(distinct)

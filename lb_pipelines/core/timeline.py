@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lb_pipelines.core.packed import narrowest
 from lb_pipelines.core.periods import (
     ONE_DAY,
     DayRange,
@@ -27,7 +28,7 @@ from lb_pipelines.core.periods import (
     window_start,
 )
 from lb_pipelines.core.ranking import Int32, Int64, Ranking, rank
-from lb_pipelines.core.sums import RunningSums, Sums, Total, boards_of
+from lb_pipelines.core.sums import RunningSums, Sums, Total, boards_of, pair_codes, students_of
 from lb_pipelines.core.words import Granularity, RankMethod
 
 # A total that does not stand yet is made first, from all days since the one before it: below this
@@ -188,17 +189,32 @@ def walk(
     method: RankMethod,
     sums: RunningSums | None = None,
     reached: Callable[[date], None] = lambda _: None,
-) -> Iterator[tuple[date, list[tuple[Boards, Boards | None]]]]:
+) -> Iterator[tuple[date, Iterator[tuple[Boards, Boards | None]]]]:
     """Yield, for every day of the plan, its boards by granularity, each with its baseline.
 
-    A granularity without any board on a day is left out; a day without any is yielded empty. The
-    baseline is None where the earlier day had no boards. `sums` may know pairs beforehand; they
-    stand before a boundary when `reached` is called with it.
+    Each granularity is ranked when it is asked for, and all of them before the next day is: so one
+    at a time takes room. One without any board on a day is left out. The baseline is None where the
+    earlier day had no boards. `sums` may know pairs beforehand; they stand before a boundary when
+    `reached` is called with it.
     """
     sums = sums or RunningSums()
-    kept: dict[tuple[Granularity, date], Boards] = {}
-    pending = [day for day in plan.days if day < first_event_day]
-    yield from ((day, []) for day in pending)
+    kept: dict[tuple[Granularity, date], Boards | _Waiting] = {}
+
+    def ranked(day: date) -> Iterator[tuple[Boards, Boards | None]]:
+        for granularity in plan.evaluations[day]:
+            boards = _evaluate(sums, granularity, day, board_terms, first_event_day, method)
+            if boards is None:
+                continue
+            if day in plan.days:
+                before = kept.get((granularity, baseline_day(granularity, day)))
+                yield boards, before.boards(method) if isinstance(before, _Waiting) else before
+                del before
+            if (granularity, day) in plan.baselines:
+                kept[granularity, day] = (
+                    _Waiting.of(boards) if granularity in _WAITS_A_WEEK else boards
+                )
+
+    yield from ((day, iter(())) for day in plan.days if day < first_event_day)
     for boundary in follow(plan.steps, source, sums):
         reached(boundary)
         if boundary in plan.marks:
@@ -206,22 +222,56 @@ def walk(
         day = boundary - ONE_DAY
         if day not in plan.evaluations:
             continue
-        found: list[tuple[Boards, Boards | None]] = []
-        for granularity in plan.evaluations[day]:
-            boards = _evaluate(sums, granularity, day, board_terms, first_event_day, method)
-            if boards is not None and day in plan.days:
-                found.append((boards, kept.get((granularity, baseline_day(granularity, day)))))
-            if boards is not None and (granularity, day) in plan.baselines:
-                kept[granularity, day] = boards
+        boards_of_day = ranked(day)
+        if day in plan.days:
+            yield day, boards_of_day
+        for _ in boards_of_day:
+            pass
         for start, last in plan.marks.items():
             if last <= day:
                 sums.forget(start)
-        if day in plan.days:
-            yield day, found
         coming = max(day + ONE_DAY, plan.days.first)
         for granularity, kept_day in list(kept):
             if kept_day < baseline_day(granularity, coming):
                 del kept[granularity, kept_day]
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """Boards that will be a baseline in some days, in a third of the room: without what can be
+    told from the rest, and points in their narrowest type.
+    """
+
+    period_start: NDArray[np.datetime64]
+    granularity: Granularity
+    day: date
+    numbers: Int32
+    sizes: Int64
+    students: Int32
+    points: NDArray[np.integer[Any]]
+
+    @classmethod
+    def of(cls, boards: Boards) -> _Waiting:
+        ranking = boards.ranking
+        return cls(
+            boards.period_start,
+            boards.granularity,
+            boards.day,
+            ranking.boards,
+            ranking.sizes,
+            students_of(ranking.members).astype(np.int32),
+            narrowest(ranking.points),
+        )
+
+    def boards(self, method: RankMethod) -> Boards:
+        numbers = np.repeat(self.numbers, self.sizes)
+        codes = pair_codes(numbers, self.students)
+        ranking = rank(numbers, codes, self.points.astype(np.int64), method)
+        return Boards(self.granularity, self.day, self.period_start, ranking)
+
+
+# The baselines of others are of yesterday, or serve several days.
+_WAITS_A_WEEK = (Granularity.TERM, Granularity.ALL_TIME)
 
 
 def follow(steps: Sequence[Step], source: PointSource, sums: RunningSums) -> Iterator[date]:

@@ -8,6 +8,7 @@ the work is.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Queue
@@ -37,27 +38,32 @@ class Ended(Generic[Name]):
 
 
 def side_by_side(
-    work: Mapping[Name, Callable[[], Iterator[T]]], threads: int
+    work: Mapping[Name, Callable[[], Iterator[T]]],
+    threads: int,
+    weights: Mapping[Name, int] | None = None,
 ) -> Iterator[Yielded[Name, T] | Ended[Name]]:
-    """Do all the work, begun in the order of the mapping, so many pieces of it at a time.
+    """Do all the work, so many pieces of it at a time: one thread from the heaviest on, the others
+    from the lightest, so that heavy ones do not meet while there are others. Without weights, all
+    in the order of the mapping.
 
     Of each piece everything comes in its order, `Ended` last. Whoever stops taking stops the work:
     each piece in progress is closed at its next result.
     """
     results: Queue[Yielded[Name, T] | Ended[Name] | BaseException] = Queue(_WAITING)
-    begin, left = threading.Lock(), iter(work.items())
+    weights = weights or {}
+    left = deque(sorted(work, key=lambda name: -weights.get(name, 0)))
+    begin = threading.Lock()
     stopped = threading.Event()
 
-    def work_on() -> None:
+    def work_on(heaviest: bool) -> None:
         while not stopped.is_set():
             with begin:
-                piece = next(left, None)
-            if piece is None:
-                return
-            name, start = piece
+                if not left:
+                    return
+                name = left.popleft() if heaviest else left.pop()
             error = None
             try:
-                for value in start():
+                for value in work[name]():
                     results.put(Yielded(name, value))
                     if stopped.is_set():
                         return
@@ -70,7 +76,12 @@ def side_by_side(
             results.put(Ended(name, error))
 
     workers = [
-        threading.Thread(target=work_on, name=f"institutions-{number}", daemon=True)
+        threading.Thread(
+            target=work_on,
+            args=(number == 0 or not weights,),
+            name=f"institutions-{number}",
+            daemon=True,
+        )
         for number in range(min(threads, len(work)))
     ]
     for worker in workers:

@@ -7,9 +7,9 @@ walk side by side, so that what they share (students, enrollments, cells of days
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 import pyarrow as pa
@@ -30,12 +30,19 @@ from lb_pipelines.materialize.results import Provenance
 
 @dataclass(frozen=True)
 class DayOfBoards:
-    """A day's ranked boards with their baselines, and the state of the events they come from."""
+    """A day's ranked boards with their baselines, and the state of the events they come from.
+
+    `boards` come by granularity, once, and take much room: each is to be gone before the next.
+    """
 
     day: date
-    boards: list[tuple[Boards, Boards | None]]
+    boards: Iterable[tuple[Boards, Boards | None]]
     through_revision: int
     watermark: datetime | None
+
+    def without_boards(self) -> DayOfBoards:
+        """What is left to be told once rows are made of the boards."""
+        return replace(self, boards=())
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,7 @@ def _walk(
     first = history.first_event_day
     if first is None:
         for day in days:
-            yield DayOfBoards(day, [], *history.state_on(day))
+            yield DayOfBoards(day, (), *history.state_on(day))
         return
     plan = timeline.plan(days, board_terms, first, source.standing)
     sums = source.running_sums()

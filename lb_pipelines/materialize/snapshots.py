@@ -94,11 +94,12 @@ def _prepared(opened: Pass, provenance: Provenance) -> Iterator[PreparedDay]:
         numbers["ranked"] = all_time.ranked if all_time else 0
         daily = rows.get(Granularity.DAILY)
         numbers["ranked_today"] = daily.ranked if daily else 0
+        made = day.without_boards()
         yield PreparedDay(
-            day,
+            made,
             sum(map(len, rows.values())),
             numbers,
-            partial(_columns, opened, day, rows, provenance),
+            partial(_columns, opened, made, rows, provenance),
         )
 
 

@@ -89,11 +89,12 @@ def _prepared(database: Database, opened: Pass, provenance: Provenance) -> Itera
             values = getattr(all_time, name) if all_time is not None else np.empty(0)
             if not np.isnan(values).all():
                 numbers[name] = float(np.nanmean(values))
+        made = day.without_boards()
         yield PreparedDay(
-            day,
+            made,
             sum(map(len, rows.values())),
             numbers,
-            partial(_columns, opened, day, rows, led, provenance),
+            partial(_columns, opened, made, rows, led, provenance),
         )
 
 

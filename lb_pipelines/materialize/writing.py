@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
-from itertools import tee
+from itertools import islice
 
 import psycopg
 
@@ -171,7 +171,7 @@ def _side_by_side(
 ) -> Iterator[tuple[PreparedDay, ...]]:
     """Each day of each product; products of one type share the ranked boards of a day."""
     shared = {
-        type: iter(tee(pass_.days, sum(product.type is type for product in products)))
+        type: iter(_shared(pass_.days, sum(product.type is type for product in products)))
         for type, pass_ in opened.items()
     }
     return zip(
@@ -183,6 +183,29 @@ def _side_by_side(
         ),
         strict=True,
     )
+
+
+def _shared(days: Iterator[DayOfBoards], by: int) -> list[Iterator[DayOfBoards]]:
+    """The same days for each of those who share them.
+
+    A day goes with the last who has taken it: itertools.tee would keep up to 57 of them.
+    """
+    if by == 1:
+        return [days]
+    waiting: list[deque[DayOfBoards]] = [deque() for _ in range(by)]
+
+    def taken(mine: deque[DayOfBoards]) -> Iterator[DayOfBoards]:
+        while True:
+            if not mine:
+                for day in islice(days, 1):
+                    whole = replace(day, boards=list(day.boards))
+                    for one in waiting:
+                        one.append(whole)
+            if not mine:
+                return
+            yield mine.popleft()
+
+    return [taken(mine) for mine in waiting]
 
 
 @dataclass(frozen=True)

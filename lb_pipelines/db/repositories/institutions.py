@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import Term
 from lb_pipelines.db import queries
@@ -25,6 +27,11 @@ def find_active(connection: Connection, institution_id: str) -> Institution:
 def every(connection: Connection) -> list[Institution]:
     """All institutions by id, inactive ones included, settings not yet validated."""
     return [Institution(*row) for row in queries.institutions.all_institutions(connection)]
+
+
+def sizes(connection: Connection, ids: Collection[str]) -> dict[str, int]:
+    """How many students each of these institutions has; who is not there is left out."""
+    return dict(queries.institutions.sizes(connection, ids=list(ids)))
 
 
 def terms(connection: Connection, institution: Institution) -> list[Term]:

@@ -15,3 +15,8 @@ SELECT id, starts_on, ends_on
 FROM lb.terms
 WHERE institution_key = :institution_key
 ORDER BY starts_on, id;
+
+-- name: sizes(ids)
+SELECT i.id, (SELECT count(*) FROM lb.students s WHERE s.institution_key = i.institution_key)
+FROM lb.institutions i
+WHERE i.id = ANY (:ids);

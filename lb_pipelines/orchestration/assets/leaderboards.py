@@ -45,6 +45,8 @@ from dagster import (
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
+from lb_pipelines.db.repositories import institutions
+from lb_pipelines.db.transient import is_transient
 from lb_pipelines.materialize.concurrently import Yielded, side_by_side
 from lb_pipelines.orchestration.archive_checks import (
     ArchiveCheck,
@@ -202,11 +204,12 @@ class _Work:
         """Work through institutions once, each when no other run does; those that failed."""
         failed = {}
         waiting: Sequence[str] = list(days)
+        students = self._sizes(waiting)
         while waiting:
             work = {id: self._institution(id, days[id]) for id in waiting}
             at_work = []
             for done in side_by_side(
-                {id: one.events for id, one in work.items()}, INSTITUTIONS_AT_ONCE
+                {id: one.events for id, one in work.items()}, INSTITUTIONS_AT_ONCE, students
             ):
                 id, one = done.name, work[done.name]
                 if isinstance(done, Yielded):
@@ -226,6 +229,17 @@ class _Work:
                 self.sleep(_SECONDS_BETWEEN_LOOKS)
             waiting = at_work
         return failed
+
+    def _sizes(self, ids: Sequence[str]) -> Mapping[str, int]:
+        """Students of each institution; none where that cannot be asked just now."""
+        try:
+            with self.database.transaction() as connection:
+                return institutions.sizes(connection, ids)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            # Each institution meets the same, and is tried again.
+            return {}
 
     def _institution(self, id: str, ranges: Sequence[DayRange]) -> InstitutionWork:
         return InstitutionWork(
