@@ -188,7 +188,7 @@ def test_totals_that_are_kept_for_good_are_kept_by_student(
     with database.transaction() as connection:
         terms = institutions.terms(connection, institution)
         for type in BoardType:
-            board_terms = directory.board_terms(connection, institution, type, terms)
+            _, board_terms = directory.boards(connection, institution, type, terms)
             for before, through in totals.stored(connection, institution, type).items():
                 ((packed,),) = connection.execute(
                     "SELECT blocks FROM lb.point_totals WHERE type = %s AND before = %s",

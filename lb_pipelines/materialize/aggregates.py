@@ -60,14 +60,15 @@ def ensure(
     """
     with database.transaction() as connection:
         first_event = repository.first_event(connection, institution)
-        known = {state.day for state in repository.states(connection, institution, last)}
-    if first_event is None:
-        return
-    # One day earlier: where clocks go back across midnight, a later instant can be an earlier day.
-    first = local_day(first_event, institution.zone) - ONE_DAY
-    if first > last:
-        return
-    for missing in contiguous_ranges(day for day in DayRange(first, last) if day not in known):
+        if first_event is None:
+            return
+        # One day earlier: where clocks go back across midnight, a later instant can be an earlier
+        # day.
+        first = local_day(first_event, institution.zone) - ONE_DAY
+        if first > last:
+            return
+        never = repository.missing_days(connection, institution, DayRange(first, last))
+    for missing in contiguous_ranges(never):
         for _ in materialize(database, institution, missing, provenance):
             pass
 

@@ -193,6 +193,14 @@ def states(connection: Connection, institution: Institution, last: date) -> list
     return [DayState(*row) for row in rows]
 
 
+def missing_days(connection: Connection, institution: Institution, days: DayRange) -> list[date]:
+    """Those of the days that were never aggregated, ascending."""
+    rows = queries.aggregates.missing_days(
+        connection, institution_key=institution.key, first=days.first, last=days.last
+    )
+    return [day for (day,) in rows]
+
+
 def sums_of_days(
     connection: Connection, institution: Institution, type: BoardType, days: DayRange
 ) -> Iterator[tuple[date, Int64, Int64, Int64, Int64]]:

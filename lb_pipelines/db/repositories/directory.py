@@ -87,13 +87,6 @@ def boards(
     return index, BoardTerms(terms, own)
 
 
-def board_terms(
-    connection: Connection, institution: Institution, type: BoardType, terms: list[Term]
-) -> BoardTerms:
-    """Which term's TERM board each board of one type has."""
-    return boards(connection, institution, type, terms)[1]
-
-
 def enrolments(
     connection: Connection,
     institution: Institution,

@@ -58,6 +58,14 @@ FROM lb.point_aggregates
 WHERE institution_key = :institution_key AND day <= :last
 ORDER BY day;
 
+-- name: missing_days(institution_key, first, last)
+SELECT d.day::date
+FROM generate_series(:first::timestamp, :last::timestamp, interval '1 day') AS d (day)
+WHERE NOT EXISTS (
+    SELECT FROM lb.point_aggregates a
+    WHERE a.institution_key = :institution_key AND a.day = d.day::date)
+ORDER BY 1;
+
 -- name: cells_of_class(institution_key, first, last)
 SELECT day, classes, students, points, events FROM lb.point_aggregates
 WHERE institution_key = :institution_key AND day BETWEEN :first AND :last ORDER BY day;
