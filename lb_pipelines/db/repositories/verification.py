@@ -120,13 +120,17 @@ def contents_of(
     if not names:
         return {}
     asked = _asked(institution, type, names)
+    # A leaf that was filled just now has no statistics yet.
+    queries.joins.by_hash(connection)
     entries = _entries_of(connection, institution, asked)
-    return {
+    contents = {
         names[number - 1]: Content(active, figures, distribution, entries.get(number, NOBODY))
         for number, active, figures, distribution in queries.verification.contents_of(
             connection, **asked
         )
     }
+    queries.joins.by_any(connection)
+    return contents
 
 
 def _entries_of(
@@ -157,10 +161,13 @@ def enrolled_entries(
     """For each of these boards how many of its entries are of students enrolled on its day."""
     if not names:
         return []
-    rows = queries.verification.enrolled_entries(
-        connection, institution_key=institution.key, **_asked(institution, type, names)
+    queries.joins.by_hash(connection)
+    found = dict(
+        queries.verification.enrolled_entries(
+            connection, institution_key=institution.key, **_asked(institution, type, names)
+        )
     )
-    found = dict(rows)
+    queries.joins.by_any(connection)
     return [found.get(number, 0) for number in range(1, len(names) + 1)]
 
 

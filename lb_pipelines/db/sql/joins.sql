@@ -1,4 +1,4 @@
--- How the planner joins the rows of one day with each other.
+-- How the planner joins rows that were written just now.
 
 -- name: by_hash()#
 -- Until the transaction ends, or `by_any`. What the statistics have not yet seen of a day looks like
