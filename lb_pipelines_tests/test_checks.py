@@ -23,7 +23,7 @@ from lb_pipelines.db import partitions
 from lb_pipelines.db.engine import Database
 from lb_pipelines.materialize.snapshots import asset_name
 from lb_pipelines.orchestration.assets.archive import ARCHIVE
-from lb_pipelines.orchestration.checks import RULES
+from lb_pipelines.orchestration.checks import RULES, blocks
 from lb_pipelines.orchestration.jobs import AGGREGATES, DAILY_ASSETS, SNAPSHOTS
 from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle
 from lb_pipelines.settings import Settings
@@ -317,3 +317,26 @@ def test_wrong_aggregates_hold_up_all_days_after_them(district: District) -> Non
 def test_boards_of_the_shared_subtree_are_expected_in_its_leaves(district: District) -> None:
     partitions.demote(district.database, "a")
     assert checked_alone(district) == {}
+
+
+@pytest.mark.parametrize(
+    ("severity", "blocking", "passed", "held_up"),
+    [
+        (AssetCheckSeverity.ERROR, True, False, True),
+        (AssetCheckSeverity.ERROR, True, True, False),
+        (AssetCheckSeverity.ERROR, False, False, False),
+        # As of a day whose events have changed since it was made: nothing can be said of it.
+        (AssetCheckSeverity.WARN, True, False, False),
+    ],
+)
+def test_only_an_error_of_a_check_that_blocks_holds_anything_up(
+    severity: AssetCheckSeverity, blocking: bool, passed: bool, held_up: bool
+) -> None:
+    verdict = AssetCheckEvaluation(
+        asset_key=AssetKey("class_snapshots"),
+        check_name="ranks_agree_with_points",
+        passed=passed,
+        severity=severity,
+        blocking=blocking,
+    )
+    assert blocks(verdict) is held_up
