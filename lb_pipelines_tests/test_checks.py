@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dagster import (
     AssetCheckEvaluation,
@@ -17,6 +19,8 @@ from dagster import (
 )
 from sqlalchemy.engine import URL
 
+from lb_pipelines.core import checking
+from lb_pipelines.core.checking import Entries
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import partitions
@@ -340,3 +344,19 @@ def test_only_an_error_of_a_check_that_blocks_holds_anything_up(
         blocking=blocking,
     )
     assert blocks(verdict) is held_up
+
+
+def test_a_student_who_is_listed_twice_is_found_where_all_else_is_right() -> None:
+    """Two who are tied, and the same one in both places: no rank, no points, no number is wrong."""
+    both = Entries(
+        ranks=np.array([1, 1, 3]),
+        points=np.array([50, 50, 10]),
+        previous=np.zeros(3, np.int64),
+        students=np.array([7, 7, 0]),
+        order=np.array([1, 1, 2]),
+    )
+    found = list(checking.limits(both, ranked=3, limit=3))
+    assert found == [checking.Difference("students who are listed twice", "0", "1")]
+    # Strangers are another check's.
+    strangers = replace(both, students=np.array([7, 0, 0]))
+    assert list(checking.limits(strangers, ranked=3, limit=3)) == []
