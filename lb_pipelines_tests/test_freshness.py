@@ -145,6 +145,13 @@ def test_everyone_is_late_by_their_own_midnight(watch: Watch) -> None:
     assert all(evaluation.passed for evaluation in told.values())
     assert len(told) == len(DAILY_ASSETS)
 
+    # The next midnight alone is news: who is awaited stands in the verdict.
+    watch.now = datetime(2024, 4, 9, 1, tzinfo=UTC)
+    said, told = watch.tick()
+    assert said.endswith("Awaited, the first by 2024-04-09 03:00 UTC: london.")
+    assert set(told) == set(DAILY_ASSETS)
+    assert all(evaluation.passed for evaluation in told.values())
+
 
 def test_an_asset_is_late_alone_and_the_run_that_failed_is_named(watch: Watch) -> None:
     watch.add("a", metadata=BROKEN)

@@ -160,6 +160,12 @@ def test_a_run_that_dagster_tries_again_is_told_of_at_its_last_failure(district:
         assert ticks.tick() == "1 by webhook"
         assert hook.got[0]["message"] == "falls: ValueError: first line"
         assert hook.got[0]["institutions"] == []
+        # Of one that another run has taken up, that other run tells.
+        result = fragile.execute_in_process(instance=district.instance, raise_on_error=False)
+        ticks.tick()
+        district.instance.add_run_tags(result.run_id, {"dagster/auto_retry_run_id": "another"})
+        assert ticks.tick() == "No run has failed."
+        assert len(hook.got) == 1
 
 
 def test_nobody_to_tell_means_no_sensor(tmp_path) -> None:
