@@ -171,6 +171,31 @@ def test_what_goes_is_missed_by_nobody(district: District) -> None:
     assert len(instance.get_runs(RunsFilter(run_ids=[unfinished.run_id]))) == 1
 
 
+def test_what_something_at_work_stands_on_stays(district: District) -> None:
+    database, instance = district.database, district.instance
+    district.add("a")
+    of_backfill, gone_on_from, last = (district.run(Rectangle(APRIL, "a", "a")) for _ in range(3))
+    instance.add_run_tags(of_backfill.run_id, {"dagster/backfill": "months"})
+    instance.add_run_tags(last.run_id, {"dagster/parent_run_id": gone_on_from.run_id})
+    sql(database, f"UPDATE runs SET status = 'STARTED' WHERE run_id = '{last.run_id}'")
+    sql(database, "INSERT INTO bulk_actions (key, status, timestamp, body)"
+        " VALUES ('months', 'REQUESTED', now(), '')")  # fmt: skip
+    district.now = datetime.now(UTC) + timedelta(days=100)
+
+    def logs() -> list[int]:
+        return [len(instance.all_logs(run.run_id)) for run in (of_backfill, gone_on_from)]
+
+    before = logs()
+    assert told(prune(district, dry_run=False))["events"] == 0
+    assert logs() == before
+    sql(database, "UPDATE bulk_actions SET status = 'COMPLETED'")
+    prune(district, dry_run=False)
+    assert logs() == [0, before[1]]
+    sql(database, f"UPDATE runs SET status = 'SUCCESS' WHERE run_id = '{last.run_id}'")
+    prune(district, dry_run=False)
+    assert logs() == [0, 0]
+
+
 def test_a_record_that_is_not_in_postgresql_is_refused(database: Database, tmp_path) -> None:
     with DagsterInstance.ephemeral() as instance:
         district = District(database, instance, Settings(home=tmp_path, start_day=START))
