@@ -22,7 +22,7 @@ from sqlalchemy.engine import URL
 from lb_pipelines.core import checking
 from lb_pipelines.core.checking import Entries
 from lb_pipelines.core.periods import DayRange
-from lb_pipelines.core.words import BoardType
+from lb_pipelines.core.words import BoardType, RankMethod
 from lb_pipelines.db import partitions
 from lb_pipelines.db.engine import Database
 from lb_pipelines.materialize.snapshots import asset_name
@@ -360,3 +360,34 @@ def test_a_student_who_is_listed_twice_is_found_where_all_else_is_right() -> Non
     # Strangers are another check's.
     strangers = replace(both, students=np.array([7, 0, 0]))
     assert list(checking.limits(strangers, ranked=3, limit=3)) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "first_possible"),
+    # The last one listed may be tied with some who are not, except where ties have no rank.
+    [(RankMethod.COMPETITION, 2), (RankMethod.DENSE, 2), (RankMethod.ORDINAL, 3)],
+)
+def test_who_was_not_listed_was_ranked_behind_those_who_were(
+    method: RankMethod, first_possible: int
+) -> None:
+    def one(student: int, previous: int) -> Entries:
+        return Entries(*(np.array([value]) for value in (1, 90, previous, student, 1)))
+
+    earlier = Entries(
+        ranks=np.array([1, 2]),
+        points=np.array([50, 40]),
+        previous=np.zeros(2, np.int64),
+        students=np.array([7, 8]),
+        order=np.array([1, 2]),
+    )
+    silent = [
+        previous
+        for previous in range(8)
+        if not list(checking.previous_ranks(one(9, previous), earlier, 5, method))
+    ]
+    assert silent == [0, *range(first_possible, 6)]
+    # Where all who were ranked were listed, nobody else has a previous rank.
+    [found] = checking.previous_ranks(one(9, 2), earlier, 2, method)
+    assert (found.expected, found.found) == ("none", "2")
+    [found] = checking.previous_ranks(one(8, 1), earlier, 5, method)
+    assert (found.expected, found.found) == ("2", "1")
