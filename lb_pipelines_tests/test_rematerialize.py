@@ -632,6 +632,28 @@ def test_a_pass_that_is_overtaken_time_after_time_ends_in_a_typed_error(
     assert written == list(days)
 
 
+def test_nothing_is_written_after_a_day_that_could_not_be(database: Database) -> None:
+    """The day after it is ready and waits for its turn by then."""
+    school, institution = load(database, world(4))
+    days = whole(school)
+    third = days.first + 2 * ONE_DAY
+    aggregate(database, institution, days)
+
+    def falls(
+        connection: Connection, of: Institution, type: BoardType, day: date, columns: Any
+    ) -> Any:
+        if day == third:
+            raise ZeroDivisionError(day)
+        return boards.replace_snapshots(connection, of, type, day, columns)
+
+    product = replace(snapshots.product(BoardType.CLASS, RUN), replace=falls)
+    with pytest.raises(ZeroDivisionError):
+        list(writing.write(database, institution, [product], days, RUN))
+    with database.transaction() as connection:
+        made = ledger.materialized(connection, institution, "class_snapshots", days)
+    assert [entry.day for entry in made] == [days.first, days.first + ONE_DAY]
+
+
 # --- Beside the rest of the house ---
 
 

@@ -252,10 +252,8 @@ def _made_for_reading(readers: sqlalchemy.Engine) -> None:
     """Let a reader's connections keep their plans from the first time on, and read JSON fast."""
 
     def prepare(connection: Connection, _: object) -> None:
-        # `reading` sets its own way. What is asked for often lies in memory: by the server's own
-        # costs a small table would be read whole, dead rows and all.
-        settings = "SET plan_cache_mode = auto; SET random_page_cost = 1.1"
-        connection.execute(settings, prepare=False)
+        # `reading` sets its own way.
+        connection.execute("SET plan_cache_mode = auto", prepare=False)
         if not connection.autocommit:
             connection.commit()
         connection.prepare_threshold = 0
