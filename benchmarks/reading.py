@@ -1,8 +1,8 @@
 """Reading with three years of data in place: how long answers take, and whether they are right.
 
-    python benchmarks/reading.py build --url postgresql://.../empty_database
-    python benchmarks/reading.py time --url postgresql://.../that_database
-    python benchmarks/reading.py check --url ... --institution inst_101 --number 10000
+    python -m benchmarks.reading build --url postgresql://.../empty_database
+    python -m benchmarks.reading time --url postgresql://.../that_database
+    python -m benchmarks.reading check --url ... --institution inst_101 --number 10000
 
 `build`: one institution, 25,000 students on one campus, 50 classes of 500, 20 subjects, 1,095 days.
 Events are made by SQL: 24,800 students have one a week, 200 have 1.5 a day (as many as DESIGN
