@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -92,6 +93,14 @@ class _Databases:
     def _run(self, statement: psycopg.sql.Composed) -> None:
         with psycopg.connect(libpq_url(self.server), autocommit=True) as connection:
             connection.execute(statement)
+
+
+def wait_until(ready: Callable[[], bool]) -> None:
+    """Ask until it is so; fails after a minute."""
+    deadline = time.monotonic() + 60
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def libpq_url(url: URL) -> str:

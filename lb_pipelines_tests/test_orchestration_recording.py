@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from lb_pipelines.orchestration.event_storage import BatchingEventLogStorage
 from lb_pipelines.orchestration.jobs import DAILY_ASSETS
 from lb_pipelines.orchestration.partitions import Rectangle
 from lb_pipelines.settings import DAGSTER_SCHEMA, Settings, dagster_storage_url
+from lb_pipelines_tests.conftest import wait_until
 from lb_pipelines_tests.orchestration_district import START, District
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -230,18 +230,12 @@ def test_ids_come_into_sight_in_their_order(district: District) -> None:
             ).fetchone()
         return row[0] if row else 0
 
-    def until(ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
-        while not ready():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
     with district.database.transaction() as keeper:
         keeper.execute("SELECT pg_advisory_xact_lock(%s)", (gate,))
         slow = writer("slow")
-        until(lambda: waiting() == 1)
+        wait_until(lambda: waiting() == 1)
         quick = writer("quick")
-        until(lambda: waiting() == 2 or not quick.is_alive())
+        wait_until(lambda: waiting() == 2 or not quick.is_alive())
         assert quick.is_alive()
     for thread in (slow, quick):
         thread.join(60)

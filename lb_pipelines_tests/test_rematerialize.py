@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any, NamedTuple
@@ -35,6 +34,7 @@ from lb_pipelines.materialize.writing import PreparedDay
 from lb_pipelines.retention import restoring, sweeping
 from lb_pipelines.retention.actor import Actor
 from lb_pipelines_tests import oracle, stored, worlds
+from lb_pipelines_tests.conftest import wait_until
 from lb_pipelines_tests.oracle import School
 from lb_pipelines_tests.stored import Key, SnapshotRow
 from lb_pipelines_tests.test_staleness import (
@@ -582,11 +582,11 @@ def test_nothing_read_before_an_erasure_is_written_after_it(
     equals(database, school, {"CAMPUS": list(days)})
 
 
-def wait_until(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def committed(database: Database, institution: Institution, days: DayRange) -> list[date]:
+    """The days whose class boards stand."""
+    with database.transaction() as connection:
+        made = ledger.materialized(connection, institution, "class_snapshots", days)
+    return [entry.day for entry in made]
 
 
 def test_a_pass_that_is_overtaken_time_after_time_ends_in_a_typed_error(
@@ -596,11 +596,6 @@ def test_a_pass_that_is_overtaken_time_after_time_ends_in_a_typed_error(
     days = whole(school)
     third = days.first + 2 * ONE_DAY
     aggregate(database, institution, days)
-
-    def committed() -> list[date]:
-        with database.transaction() as connection:
-            made = ledger.materialized(connection, institution, "class_snapshots", days)
-        return [entry.day for entry in made]
 
     def write(erasures: int) -> tuple[list[date], list[date]]:
         """Overtaken so often at the third day, each time after the pass was opened; gives the days
@@ -615,7 +610,7 @@ def test_a_pass_that_is_overtaken_time_after_time_ends_in_a_typed_error(
                 if prepared.source.day == third and erasures:
                     erasures -= 1
                     # The day before is written meanwhile, and is not to be overtaken too.
-                    wait_until(lambda: third - ONE_DAY in committed())
+                    wait_until(lambda: third - ONE_DAY in committed(database, institution, days))
                     with database.transaction() as connection:
                         erase(connection, institution)
                 yield prepared
@@ -626,7 +621,7 @@ def test_a_pass_that_is_overtaken_time_after_time_ends_in_a_typed_error(
 
     with pytest.raises(PassOvertaken, match=rf"{third}.*{writing.TRIES} tries"):
         write(writing.TRIES)
-    assert committed() == [days.first, days.first + ONE_DAY]
+    assert committed(database, institution, days) == [days.first, days.first + ONE_DAY]
     opened, written = write(writing.TRIES - 1)
     assert opened == [days.first] + [third] * (writing.TRIES - 1)
     assert written == list(days)
@@ -649,9 +644,7 @@ def test_nothing_is_written_after_a_day_that_could_not_be(database: Database) ->
     product = replace(snapshots.product(BoardType.CLASS, RUN), replace=falls)
     with pytest.raises(ZeroDivisionError):
         list(writing.write(database, institution, [product], days, RUN))
-    with database.transaction() as connection:
-        made = ledger.materialized(connection, institution, "class_snapshots", days)
-    assert [entry.day for entry in made] == [days.first, days.first + ONE_DAY]
+    assert committed(database, institution, days) == [days.first, days.first + ONE_DAY]
 
 
 # --- Beside the rest of the house ---
