@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from lb_pipelines.materialize.concurrently import Ended, Yielded, side_by_side
+from lb_pipelines.core.concurrently import Ended, Yielded, side_by_side
 
 
 def counting(number: int) -> Iterator[int]:

@@ -8,5 +8,5 @@ Three verbs, each taking any contiguous range of days in one pass, writing one t
 - `trends.materialize(database, institution, board_type, days, provenance)`
 
 Snapshots and trends of several types in one pass are `writing.write` over their `product`s; several
-institutions at once are `concurrently.side_by_side`.
+institutions at once are `core.concurrently.side_by_side`.
 """

@@ -1,7 +1,8 @@
 """Sweeps: expired snapshots into the archive, batch by batch, each committed.
 
 A sweep knows nothing that it could lose: killed at any moment it is run again and goes on with
-what is left. Two at once share the work; days that are being materialized are left to a later try.
+what is left. It moves two batches side by side, and two sweeps at once share the work; days that
+are being materialized are left to a later try.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from itertools import groupby
 
 import psycopg.errors
 
+from lb_pipelines.core.concurrently import Yielded, side_by_side
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, academic_year, month_start
 from lb_pipelines.core.retention import RetentionPolicy
@@ -29,6 +32,8 @@ from lb_pipelines.db.repositories.versions import raise_versions
 from lb_pipelines.retention.actor import Actor
 
 BATCH_ROWS = 4_000
+THREADS = 2
+"""How many batches are on their way at once: what a batch costs is the server's processor."""
 TRIES = 5
 """How often a sweep asks again for rows that somebody else keeps locked."""
 PAUSE = 0.5
@@ -63,13 +68,15 @@ def sweep(
     actor: Actor,
     *,
     batch_rows: int = BATCH_ROWS,
+    threads: int = THREADS,
     on_batch: Callable[[Moved], None] | None = None,
     tries: int = TRIES,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Swept:
     """Archive everything of a granularity that has expired by the institution's day `today`.
 
-    `on_batch` is told of every batch after its commit. Raises `InvalidSetting`, and
+    `on_batch` is told of every batch after its commit, in this thread, while up to `threads` others
+    are on their way. Raises `InvalidSetting`, and
     `ArchiveContradicted` where an expired snapshot has a copy already.
     """
     started = time.perf_counter()
@@ -93,13 +100,17 @@ def sweep(
     while due:
         _ensure_years(database, institution, due)
         expected, moved = sum(day.rows for day in due), 0
-        for batch in _batches(due, batch_rows):
-            for done in _carry_out(
-                database, institution, granularity, batch, cutoff, today, run, batch_rows
-            ):
-                moved += done.rows
+        carry_out = partial(
+            _carry_out, database, institution, granularity, cutoff, today, run, batch_rows
+        )
+        batches = {batch: partial(carry_out, batch) for batch in _batches(due, batch_rows)}
+        for done in side_by_side(batches, threads):
+            if isinstance(done, Yielded):
+                moved += done.value.rows
                 if on_batch is not None:
-                    on_batch(done)
+                    on_batch(done.value)
+            elif done.error is not None:
+                raise done.error
         if moved >= expected:
             due = []
             continue
@@ -159,11 +170,11 @@ def _carry_out(
     database: Database,
     institution: Institution,
     granularity: Granularity,
-    batch: Batch,
     cutoff: date,
     today: date,
     run: int,
     batch_rows: int,
+    batch: Batch,
 ) -> Iterator[Moved]:
     """Move a batch's rows in as many statements as they need, each committed."""
     while True:

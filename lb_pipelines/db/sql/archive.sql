@@ -67,6 +67,21 @@ WITH due AS MATERIALIZED (
                 ORDER BY day, t.starts_on DESC, t.ends_on DESC, t.id
             ) AS held)
     END AS by_board
+), moved AS (
+    SELECT count(*) AS rows,
+           coalesce(sum(pg_column_size(entries) + pg_column_size(metadata)
+                        + pg_column_size(distribution)), 0) AS bytes,
+           bit_xor(lb.digest(id, content_hash)) AS digest
+    FROM marked
+), entered AS (
+    -- Before the copies here, so after them when it runs (PostgreSQL completes what writes from the
+    -- last to the first): a sweep's other batch waits for this row for no longer than a commit.
+    UPDATE lb.archive_runs r
+    SET rows = r.rows + m.rows, bytes = r.bytes + m.bytes,
+        digest_high = r.digest_high # CAST(substring(m.digest FOR 64) AS bigint),
+        digest_low = r.digest_low # CAST(substring(m.digest FROM 65) AS bigint)
+    FROM moved m
+    WHERE r.archive_run = :archive_run AND m.rows > 0
 ), archived AS (
     INSERT INTO lb.archived_leaderboard_snapshots (
         archive_run, created_at, snapshot_date, period_start, revision, institution_id, type,
@@ -89,19 +104,6 @@ WITH due AS MATERIALIZED (
            END,
            m.content_hash, m.entries, m.metadata, m.distribution
     FROM marked m
-), moved AS (
-    SELECT count(*) AS rows,
-           coalesce(sum(pg_column_size(entries) + pg_column_size(metadata)
-                        + pg_column_size(distribution)), 0) AS bytes,
-           bit_xor(lb.digest(id, content_hash)) AS digest
-    FROM marked
-), entered AS (
-    UPDATE lb.archive_runs r
-    SET rows = r.rows + m.rows, bytes = r.bytes + m.bytes,
-        digest_high = r.digest_high # CAST(substring(m.digest FOR 64) AS bigint),
-        digest_low = r.digest_low # CAST(substring(m.digest FROM 65) AS bigint)
-    FROM moved m
-    WHERE r.archive_run = :archive_run AND m.rows > 0
 )
 SELECT rows, bytes FROM moved;
 

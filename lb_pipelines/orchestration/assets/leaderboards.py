@@ -42,12 +42,12 @@ from dagster import (
     multi_asset,
 )
 
+from lb_pipelines.core.concurrently import Yielded, side_by_side
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
 from lb_pipelines.db.transient import is_transient
-from lb_pipelines.materialize.concurrently import Yielded, side_by_side
 from lb_pipelines.orchestration.archive_checks import (
     ArchiveCheck,
     archive_check,
