@@ -28,7 +28,7 @@ from lb_pipelines.db.repositories import aggregates as aggregates_repository
 from lb_pipelines.db.repositories import totals as totals_repository
 from lb_pipelines.materialize import aggregates, past, snapshots, trends, writing
 from lb_pipelines.materialize.results import DayResult, Provenance
-from lb_pipelines.materialize.staleness import stale_ranges
+from lb_pipelines.materialize.staleness import stale_ranges, undisturbed
 from lb_pipelines.sources import loading
 from lb_pipelines_tests import oracle, stored, worlds
 from lb_pipelines_tests.oracle import Event, School
@@ -335,6 +335,57 @@ def test_an_event_that_an_import_moves_makes_the_day_it_left_stale(
         snap(database, institution, range_)
     assert stale_ranges(database, institution) == []
     stored.assert_snapshots_equal_the_reference(database, school, {"CLASS": list(span)})
+
+
+def test_of_many_institutions_those_are_looked_at_that_something_has_happened_to(
+    database: Database,
+) -> None:
+    """Whatever makes a day stale shows in what is asked of all of them at once."""
+    schools: dict[str, tuple[School, Institution]] = {}
+    names = ("quiet", "late", "tomorrow", "moved", "aggregated", "board", "long ago")
+    for seed, name in enumerate(names):
+        school, institution = load(database, worlds.make_school(seed, events=20))
+        schools[name] = school, institution
+        aggregate(database, institution, whole(school))
+        snap(database, institution, whole(school))
+    then = datetime.now(UTC)
+
+    def come_in(name: str, day: date, updated_at: datetime) -> None:
+        school, institution = schools[name]
+        event = late_event(school, day, updated_at=updated_at)
+        change(database, institution, school, [event])
+
+    def first_of(name: str) -> date:
+        return whole(schools[name][0]).first
+
+    come_in("late", first_of("late"), datetime.now(UTC))
+    come_in("tomorrow", whole(schools["tomorrow"][0]).last + ONE_DAY, datetime.now(UTC))
+    # Each by itself: nothing else of the institution tells of it.
+    come_in("aggregated", first_of("aggregated"), NOW)
+    day = DayRange(first_of("aggregated"), first_of("aggregated"))
+    aggregate(database, schools["aggregated"][1], day)
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE lb.point_aggregates SET source_checksum = -1"
+            " WHERE institution_key = %s AND day = %s",
+            (schools["moved"][1].key, first_of("moved")),
+        )
+        # A run that had read the events before it wrote.
+        connection.execute(
+            "UPDATE lb.materialized_days SET through_revision = 0, materialized_at = now()"
+            " WHERE institution_key = %s AND asset = 'class_snapshots' AND day = %s",
+            (schools["board"][1].key, whole(schools["board"][0]).last),
+        )
+
+    asked = [
+        (institution, then if name != "long ago" else then - timedelta(days=2))
+        for name, (_, institution) in schools.items()
+    ]
+    current = undisturbed(database, asked)
+    assert current == {schools[name][1].id for name in ("quiet", "tomorrow")}
+    stale = [name for name, (_, one) in schools.items() if stale_ranges(database, one, then)]
+    assert stale == ["late", "moved", "aggregated", "board"]
+    assert undisturbed(database, []) == set()
 
 
 # --- Older states beside newer ones ---

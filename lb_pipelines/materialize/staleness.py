@@ -7,7 +7,8 @@ before them, so a change makes every later day stale.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, contiguous_ranges
@@ -16,6 +17,23 @@ from lb_pipelines.db.repositories import ledger
 
 # Before any event: look at everything, not only at what was updated lately.
 EVER = datetime(1970, 1, 1, tzinfo=UTC)
+# What is new is looked for among everybody's events at once, back to the earliest instant asked
+# for. An institution that asks for much more than the others is to be asked by itself.
+_LOOKED_AT_TOGETHER = timedelta(days=1)
+
+
+def undisturbed(database: Database, asked: Sequence[tuple[Institution, datetime]]) -> set[str]:
+    """The ids of those institutions of which nothing can have become stale since the instant of
+    each (aware datetimes, with the slack of `stale_ranges`): a few statements for all.
+
+    For the others `stale_ranges` tells; it also does for one of which it was not known to be
+    current at that instant.
+    """
+    latest = max((since for _, since in asked), default=EVER)
+    together = [(one, since) for one, since in asked if since >= latest - _LOOKED_AT_TOGETHER]
+    with database.transaction(snapshot=True) as connection:
+        disturbed = ledger.possibly_stale(connection, together)
+    return {institution.id for institution, _ in together} - disturbed
 
 
 def stale_ranges(

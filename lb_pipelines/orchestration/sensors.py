@@ -25,7 +25,7 @@ from lb_pipelines.core.periods import DayRange, contiguous_ranges
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions, progress
 from lb_pipelines.errors import LeaderboardError
-from lb_pipelines.materialize.staleness import EVER, stale_ranges
+from lb_pipelines.materialize.staleness import EVER, stale_ranges, undisturbed
 from lb_pipelines.orchestration import requests
 from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.jobs import DAILY_LEADERBOARDS
@@ -141,19 +141,27 @@ def late_events_sensor(
         waiting: list[str] = []
         unusable: list[str] = []
         deadline = time.monotonic() + _SECONDS_A_TICK
-        looked_at = 0
+        started = now()
+        usable: list[tuple[Institution, datetime]] = []
         for id in sorted(set(order) & active.keys(), key=lambda id: (agreed.get(id, EVER), id)):
-            if time.monotonic() > deadline:
-                break
-            started = now()
             try:
-                institution = active[id].validate()
+                since = max(agreed.get(id, EVER), EVER + _SLACK) - _SLACK
+                usable.append((active[id].validate(), since))
             except LeaderboardError as error:
                 # Its runs say the same and fail; the others are still looked at.
                 unusable.append(str(error))
+        known = [(institution, since) for institution, since in usable if institution.id in agreed]
+        current = undisturbed(database, known)
+        agreed |= dict.fromkeys(current, started)
+        looked_at = len(current)
+        for institution, since in usable:
+            id = institution.id
+            if id in current:
                 continue
+            if time.monotonic() > deadline:
+                break
+            started = now()
             looked_at += 1
-            since = max(agreed.get(id, EVER), EVER + _SLACK) - _SLACK
             stale = stale_ranges(database, institution, since)
             partitions = _from_day(stale, start_day)
             if not stale:

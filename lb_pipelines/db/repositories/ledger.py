@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -58,6 +59,25 @@ def materialized(
         last=days.last,
     )
     return [MaterializedDay(*row) for row in rows]
+
+
+def possibly_stale(
+    connection: Connection, asked: Sequence[tuple[Institution, datetime]]
+) -> set[str]:
+    """The ids of those institutions that something has happened to since the instant of each, so
+    that a day can be stale. Of the others none is, if none was then.
+    """
+    if not asked:
+        return set()
+    rows = queries.ledger.possibly_stale(
+        connection,
+        institution_keys=[institution.key for institution, _ in asked],
+        zones=[institution.time_zone for institution, _ in asked],
+        updated_since=[since for _, since in asked],
+        earliest=min(since for _, since in asked),
+    )
+    keys = {key for (key,) in rows}
+    return {institution.id for institution, _ in asked if institution.key in keys}
 
 
 def changed_days(

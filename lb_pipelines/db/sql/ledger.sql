@@ -40,6 +40,28 @@ SELECT DISTINCT day FROM lb.materialized_days
 WHERE institution_key = :institution_key AND day >= :day
 ORDER BY day;
 
+-- name: possibly_stale(institution_keys, zones, updated_since, earliest)
+-- Those of many institutions of which anything has happened since (each has its own) that can make
+-- a day stale: an event of a day that is aggregated, something made, an event moved away. One look
+-- at what is new since the earliest of them, whosever it is, instead of one an institution.
+WITH asked AS MATERIALIZED (
+    SELECT a.*, (SELECT max(p.day) FROM lb.point_aggregates p
+                 WHERE p.institution_key = a.institution_key) AS last_day
+    FROM unnest(CAST(:institution_keys AS integer[]), CAST(:zones AS text[]),
+                CAST(:updated_since AS timestamptz[])) AS a (institution_key, zone, updated_since)
+)
+SELECT a.institution_key
+FROM lb.student_points p JOIN asked a USING (institution_key)
+WHERE p.updated_at >= :earliest AND p.updated_at >= a.updated_since
+  AND (p.occurred_at AT TIME ZONE a.zone)::date <= a.last_day
+UNION
+-- Aggregates too: what writes one enters it here.
+SELECT a.institution_key
+FROM lb.materialized_days m JOIN asked a USING (institution_key)
+WHERE m.materialized_at >= :earliest AND m.materialized_at >= a.updated_since
+UNION
+SELECT p.institution_key FROM lb.point_aggregates p WHERE p.source_checksum = -1;
+
 -- name: changed_days(institution_key, zone, updated_since)
 -- Local days whose events are no longer those that their aggregate was made from, up to the last
 -- day that anything was made for. Only days with an event updated since then are looked at: now,
