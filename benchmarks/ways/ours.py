@@ -9,13 +9,13 @@ from pathlib import Path
 
 from benchmarks.district import all_institutions
 from benchmarks.harness import Stopwatch
+from lb_pipelines.core.concurrently import Ended, side_by_side
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
 from lb_pipelines.materialize import aggregates, snapshots, writing
-from lb_pipelines.materialize.concurrently import Ended, side_by_side
 from lb_pipelines.materialize.results import DayResult, Provenance
 
 # As in a run (orchestration.assets.leaderboards), which to import would load all of Dagster.
