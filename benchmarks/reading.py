@@ -387,16 +387,20 @@ def measure(
 ) -> None:
     """Ask so many times, after a tenth more to warm up; print the spread as a row of a table.
 
-    The CPU time of this process and of the one that serves it says what is left of an answer where
-    nobody else wants the processor; it is known only where the server runs on this machine.
+    Then as often again for the CPU time of this process and of the one that serves it, which says
+    what is left of an answer where nobody else wants the processor; it is known only where the
+    server runs on this machine. Apart, because looking that up between two answers makes the second
+    one slower.
     """
     server = Path(f"/proc/{database.at_once(lambda c: c.info.backend_pid)}/schedstat")
     walls, cpus = [], []
     for _ in range(number // 10 + number):
-        cpu = _cpu(server)
         wall = time.perf_counter()
         ask()
         walls.append(1000 * (time.perf_counter() - wall))
+    for _ in range(number // 10 + number):
+        cpu = _cpu(server)
+        ask()
         cpus.append(_cpu(server) - cpu)
     cells = []
     for times in (walls, cpus):
