@@ -101,6 +101,8 @@ def _prepared(opened: Pass, provenance: Provenance) -> Iterator[PreparedDay]:
             numbers,
             partial(_columns, opened, made, rows, provenance),
         )
+        # Not to be held while the next day's are made.
+        del day, rows, all_time, daily
 
 
 def _columns(

@@ -96,6 +96,8 @@ def _prepared(database: Database, opened: Pass, provenance: Provenance) -> Itera
             numbers,
             partial(_columns, opened, made, rows, led, provenance),
         )
+        # Not to be held while the next day's are made.
+        del day, rows, all_time
 
 
 def _leads(opened: Pass, rows: dict[Granularity, TrendRows], day: date, led: Leads) -> Leads:

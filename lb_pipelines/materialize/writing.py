@@ -121,7 +121,7 @@ def _written(
 
     `done` of the first day stand already.
     """
-    prepared = _side_by_side(database, opened, [writer.product for writer in writers_])
+    prepared = _in_turns(database, opened, writers_, days)
     pending: deque[Future[DayResult]] = deque()
     stopped = False
     started = time.perf_counter()
@@ -142,13 +142,13 @@ def _written(
     first = days.first
     with ThreadPoolExecutor(1, thread_name_prefix="boards") as thread:
         try:
-            for day_of_each in prepared:
-                for writer, day in zip(writers_, day_of_each, strict=True):
-                    if day.source.day == first and writer.product.asset in done:
-                        continue
+            for writer, day in prepared:
+                if not (day.source.day == first and writer.product.asset in done):
                     pending.append(thread.submit(write, writer, day))
-                    while len(pending) > _AHEAD:
-                        yield pending.popleft().result()
+                # Its rows go as soon as they are written, not when the next ones are made.
+                del day
+                while len(pending) > _AHEAD:
+                    yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         except _Overtaken:
@@ -166,23 +166,30 @@ def _written(
             stopped = True
 
 
-def _side_by_side(
-    database: Database, opened: Mapping[BoardType, Pass], products: Sequence[Product]
-) -> Iterator[tuple[PreparedDay, ...]]:
-    """Each day of each product; products of one type share the ranked boards of a day."""
+def _in_turns(
+    database: Database,
+    opened: Mapping[BoardType, Pass],
+    writers_: Sequence[_Writer],
+    days: DayRange,
+) -> Iterator[tuple[_Writer, PreparedDay]]:
+    """Day by day what each writer is to write, made when it is asked for; products of one type
+    share the ranked boards of a day.
+    """
     shared = {
-        type: iter(_shared(pass_.days, sum(product.type is type for product in products)))
+        type: iter(_shared(pass_.days, sum(one.product.type is type for one in writers_)))
         for type, pass_ in opened.items()
     }
-    return zip(
-        *(
-            product.prepare(
-                database, replace(opened[product.type], days=next(shared[product.type]))
-            )
-            for product in products
-        ),
-        strict=True,
-    )
+    ways = []
+    for writer in writers_:
+        whole = opened[writer.product.type]
+        mine = replace(whole, days=next(shared[writer.product.type]))
+        ways.append((writer, iter(writer.product.prepare(database, mine))))
+    for _ in days:
+        for writer, way in ways:
+            yield writer, next(way)
+    # What passes do after their last day.
+    for _, way in ways:
+        assert next(way, None) is None
 
 
 def _shared(days: Iterator[DayOfBoards], by: int) -> list[Iterator[DayOfBoards]]:
@@ -201,6 +208,8 @@ def _shared(days: Iterator[DayOfBoards], by: int) -> list[Iterator[DayOfBoards]]
                     whole = replace(day, boards=list(day.boards))
                     for one in waiting:
                         one.append(whole)
+                    # The last who takes them is the last to hold them.
+                    del day, whole
             if not mine:
                 return
             yield mine.popleft()
