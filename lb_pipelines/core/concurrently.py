@@ -79,7 +79,7 @@ def side_by_side(
         threading.Thread(
             target=work_on,
             args=(number == 0 or not weights,),
-            name=f"institutions-{number}",
+            name=f"side-by-side-{number}",
             daemon=True,
         )
         for number in range(min(threads, len(work)))
