@@ -85,7 +85,7 @@ def test_what_ends_a_process_ends_the_taking_too() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         list(side_by_side({"a": interrupted, "b": partial(counting, 1_000)}, 2))
-    assert not [t for t in threading.enumerate() if t.name.startswith("institutions-")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("side-by-side-")]
 
 
 def test_who_stops_taking_stops_the_work() -> None:
@@ -104,6 +104,6 @@ def test_who_stops_taking_stops_the_work() -> None:
     results = side_by_side({name: partial(endless, name) for name in "abcd"}, 2)
     next(results)
     results.close()  # type: ignore[attr-defined]
-    assert not [t for t in threading.enumerate() if t.name.startswith("institutions-")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("side-by-side-")]
     assert sorted(closed) == sorted(begun)
     assert len(begun) <= 2
