@@ -17,10 +17,18 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.selection import ArchiveSelection
 from lb_pipelines.core.words import BoardType, Granularity
-from lb_pipelines.db.engine import Database
+from lb_pipelines.db import queries
+from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.partitions import Patience, demote, ensure_snapshot_months, promote
 from lb_pipelines.db.partitions.detaching import Standing, set_aside_name, standing
-from lb_pipelines.db.repositories import institutions, purges, snapshot_months, versions
+from lb_pipelines.db.repositories import (
+    institutions,
+    purges,
+    revisions,
+    snapshot_months,
+    versions,
+    writers,
+)
 from lb_pipelines.errors import ExportRefused, PartitionBusy, PartitionDetached
 from lb_pipelines.retention import exporting, holding, purging
 from lb_pipelines.retention.purging import Purged
@@ -267,6 +275,63 @@ def test_a_leaf_that_a_killed_purge_left_outside_is_hung_back_where_it_is_needed
     assert waits(database, institution, READY) == {f"{LEAF} detach": None}
     assert states(purge(database, institution, READY, tmp_path)) == {LEAF: "DETACHED"}
     snapshot_months.ensure(database, institution, DayRange(JULY, JULY))
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_what_was_renewed_while_a_leaf_was_outside_reaches_it(
+    database: Database, tmp_path: Path, needed: bool
+) -> None:
+    """Whether somebody who needs the month hangs the leaf back, or the purge itself, for a hold."""
+    institution = july(database)
+
+    def renew_and_stop(step: str) -> None:
+        if step == "detached":
+            with database.transaction() as connection:
+                writers.write_alone(connection, institution)
+                renew(connection, institution)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        purge(database, institution, READY, tmp_path, on_step=renew_and_stop)
+    if needed:
+        snapshot_months.ensure(database, institution, DayRange(JULY, JULY))
+    else:
+        a_hold_is_placed(database, institution)
+        assert states(purge(database, institution, READY, tmp_path)) == {LEAF: "KEPT"}
+    assert where(database, LEAF) is Standing.ATTACHED
+    # One board has no ranked student any more; the other one's original says what its copy does.
+    copies = archived(database)
+    assert live(database) == [(row[0], "ARCHIVED", row[6]) for row in copies]
+    assert len(copies) == 5
+
+
+def test_a_renewal_while_a_leaf_is_outside_does_not_keep_a_purge_from_going_on(
+    database: Database, tmp_path: Path
+) -> None:
+    institution = july(database)
+
+    def act(step: str) -> None:
+        if step == "detached":
+            with database.transaction() as connection:
+                writers.write_alone(connection, institution)
+                renew(connection, institution)
+
+    assert states(purge(database, institution, READY, tmp_path, on_step=act)) == {LEAF: "DETACHED"}
+    assert states(purge(database, institution, AFTER, tmp_path)) == {LEAF: "DROPPED"}
+
+
+def renew(connection: Connection, institution: Institution) -> None:
+    """July 1 made anew: of two boards one says something else, and one is gone."""
+    queries.snapshots.prepare_stage(connection)
+    connection.execute(
+        "INSERT INTO staged_snapshots SELECT institution_id, type, reference_id, time_granularity,"
+        " snapshot_date, period_start, entries, metadata, distribution, %s"
+        " FROM lb.archived_leaderboard_snapshots WHERE institution_id = %s AND reference_id = 'r1'"
+        " AND snapshot_date = %s",
+        (b"another", institution.id, JULY),
+    )
+    renewal = revisions.Renewal("run", READY)
+    revisions.renew(connection, institution, BoardType.CLASS, JULY, renewal)
 
 
 def test_a_leaf_that_somebody_took_out_is_not_hung_back(database: Database) -> None:

@@ -358,6 +358,8 @@ def _settle(connection: Connection, run: _Run, entry: PurgeEntry, dedicated: boo
     writers.write_alone(connection, run.institution)
     set_lock_timeout(connection, run.patience.lock_timeout)
     detaching.lock(connection, leaf.name)
+    # A renewal that found the leaf gone has renewed the copies alone.
+    purges.catch_up(connection, run.institution, entry.type, entry.month, leaf.name)
     wait = _still_waits_for(connection, run, entry, leaf.name)
     if wait is None:
         tally = purges.tally(connection, run.institution, entry.type, entry.month, leaf.name)

@@ -102,6 +102,17 @@ def unaccounted(connection: Connection, institution: Institution, purge: PurgeEn
     return found
 
 
+def catch_up(
+    connection: Connection, institution: Institution, type: BoardType, month: date, relation: str
+) -> None:
+    """Make archived originals in a leaf that stands outside its tree say what their copies were
+    renewed to meanwhile. Run while nobody else writes the institution.
+    """
+    which = _which(institution, type, month)
+    for statement in (queries.purges.catch_up, queries.purges.remove_gone):
+        connection.execute(_in(statement, relation), which)
+
+
 def set_aside(
     connection: Connection, institution: Institution, type: BoardType, month: date, relation: str
 ) -> int:

@@ -65,6 +65,40 @@ WHERE s.institution_id = :institution_id AND s.type = :type
         AND l.reference_id = s.reference_id AND l.time_granularity = s.time_granularity
         AND l.snapshot_date = s.snapshot_date AND l.snapshot_date BETWEEN :first AND :last);
 
+-- name: catch_up(institution_id, institution_key, type, first, last, years)!
+-- Originals that stand outside the tree, whose copies were renewed meanwhile, as the ledger says.
+-- One that differs without an entry is damage, and left for whoever weighs it to tell of.
+UPDATE {relation} s
+SET period_start = a.period_start, entries = a.entries, metadata = a.metadata,
+    distribution = a.distribution, content_hash = a.content_hash, created_at = a.created_at
+FROM lb.archived_leaderboard_snapshots a
+WHERE s.institution_id = :institution_id AND s.status = 'ARCHIVED'
+  AND a.institution_id = :institution_id AND a.type = :type
+  AND a.snapshot_date BETWEEN :first AND :last AND a.academic_year = ANY (:years)
+  AND a.original_id = s.id AND a.content_hash <> s.content_hash
+  AND EXISTS (
+      SELECT FROM lb.archive_revisions r
+      WHERE r.institution_key = :institution_key AND r.original_id = s.id
+        AND r.old_hash = s.content_hash);
+
+-- name: remove_gone(institution_id, institution_key, type, first, last, years)!
+-- The same of boards that have no ranked student any more, and no copy.
+DELETE FROM {relation} s
+WHERE s.institution_id = :institution_id AND s.status = 'ARCHIVED'
+  AND EXISTS (
+      SELECT FROM lb.archive_revisions r
+      WHERE r.institution_key = :institution_key AND r.original_id = s.id
+        AND r.old_hash = s.content_hash)
+  AND EXISTS (
+      SELECT FROM lb.archive_revisions r
+      WHERE r.institution_key = :institution_key AND r.original_id = s.id
+        AND r.new_hash IS NULL)
+  AND NOT EXISTS (
+      SELECT FROM lb.archived_leaderboard_snapshots a
+      WHERE a.institution_id = :institution_id AND a.type = :type
+        AND a.snapshot_date BETWEEN :first AND :last AND a.academic_year = ANY (:years)
+        AND a.original_id = s.id);
+
 -- name: set_aside(institution_id, type, first, last)!
 -- Out of the shared subtree; what has become ACTIVE would have stopped the purge before.
 WITH gone AS (
