@@ -25,7 +25,7 @@ from lb_pipelines.db.partitions import detaching
 from lb_pipelines.db.partitions.detaching import DETACH_PATIENCE, Standing, set_aside_name
 from lb_pipelines.db.partitions.leaves import create_missing, is_dedicated
 from lb_pipelines.db.partitions.names import SHARED, Root, board_leaf
-from lb_pipelines.db.partitions.patience import PLACEMENT_LOCK, Patience, held, set_lock_timeout
+from lb_pipelines.db.partitions.patience import PLACEMENT_LOCK, Patience, held
 from lb_pipelines.db.repositories import exports, holds, purges, writers
 from lb_pipelines.db.repositories.archive_ledger import digest_text
 from lb_pipelines.db.repositories.purges import PartitionOfOriginals, PurgeEntry, Tally
@@ -304,12 +304,10 @@ def _enter(connection: Connection, run: _Run, type: BoardType, month: date) -> i
 def _set_aside(connection: Connection, run: _Run, type: BoardType, month: date) -> int | None:
     """The first phase for an institution in the shared subtree: its rows move, in one
     transaction; None where they may not."""
-    # Others who write finish first, however long they take; a short wait is for the tables.
-    set_lock_timeout(connection, None)
-    number = _enter(connection, run, type, month)
+    with run.patience.suspended(connection):
+        number = _enter(connection, run, type, month)
     if number is None:
         return None
-    set_lock_timeout(connection, run.patience.lock_timeout)
     relation = set_aside_name(run.institution.id, type, month)
     detaching.create_aside(connection, relation)
     purges.set_aside(connection, run.institution, type, month, relation)
@@ -354,9 +352,8 @@ def _settle(connection: Connection, run: _Run, entry: PurgeEntry, dedicated: boo
     """With the leaf out of its tree: check what may have changed until it was, then give it its
     name, or put it back; gives why it was put back."""
     leaf = detaching.snapshot_leaf(run.institution.id, entry.type, entry.month)
-    set_lock_timeout(connection, None)
-    writers.write_alone(connection, run.institution)
-    set_lock_timeout(connection, run.patience.lock_timeout)
+    with run.patience.suspended(connection):
+        writers.write_alone(connection, run.institution)
     detaching.lock(connection, leaf.name)
     # A renewal that found the leaf gone has renewed the copies alone.
     purges.catch_up(connection, run.institution, entry.type, entry.month, leaf.name)
@@ -466,9 +463,8 @@ def _drop(run: _Run, entry: PurgeEntry) -> str | None:
 def _drop_now(
     connection: Connection, run: _Run, entry: PurgeEntry, found: VerifiedExport
 ) -> str | None:
-    set_lock_timeout(connection, None)
-    writers.write_alone(connection, run.institution)
-    set_lock_timeout(connection, run.patience.lock_timeout)
+    with run.patience.suspended(connection):
+        writers.write_alone(connection, run.institution)
     if (reason := _not_alone(connection, run, entry)) is not None:
         return reason
     detaching.lock(connection, entry.relation)

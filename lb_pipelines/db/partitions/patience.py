@@ -68,6 +68,15 @@ class Patience:
             pause = min(2 * pause, self.longest_pause)
         raise AssertionError("unreachable")
 
+    @contextmanager
+    def suspended(self, connection: Connection) -> Iterator[None]:
+        """Within the block others who write are waited for, however long they take; a short wait
+        is for tables.
+        """
+        set_lock_timeout(connection, None)
+        yield
+        set_lock_timeout(connection, self.lock_timeout)
+
 
 def set_lock_timeout(connection: Connection, seconds: float | None) -> None:
     """Let no statement of this transaction wait longer than this for a lock; None: for ever."""

@@ -16,7 +16,7 @@ from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.partitions import detaching
 from lb_pipelines.db.partitions.detaching import DETACH_PATIENCE, Standing
 from lb_pipelines.db.partitions.leaves import is_dedicated
-from lb_pipelines.db.partitions.patience import PLACEMENT_LOCK, held, set_lock_timeout
+from lb_pipelines.db.partitions.patience import PLACEMENT_LOCK, held
 from lb_pipelines.db.repositories import purges, writers
 from lb_pipelines.db.repositories.purges import PurgeEntry
 from lb_pipelines.db.repositories.versions import raise_versions
@@ -59,10 +59,8 @@ def _hang_back(database: Database, institution: Institution) -> None:
 
 def _attach(connection: Connection, institution: Institution, entry: PurgeEntry) -> None:
     leaf = detaching.snapshot_leaf(institution.id, entry.type, entry.month)
-    # Others who write finish first, however long they take; a short wait is for the tables.
-    set_lock_timeout(connection, None)
-    writers.write_alone(connection, institution)
-    set_lock_timeout(connection, DETACH_PATIENCE.lock_timeout)
+    with DETACH_PATIENCE.suspended(connection):
+        writers.write_alone(connection, institution)
     # A renewal that found the leaf gone has renewed the copies alone.
     purges.catch_up(connection, institution, entry.type, entry.month, leaf.name)
     detaching.attach(connection, leaf)
