@@ -24,14 +24,14 @@ _LOOKED_AT_TOGETHER = timedelta(days=1)
 
 def undisturbed(database: Database, asked: Sequence[tuple[Institution, datetime]]) -> set[str]:
     """The ids of those institutions of which nothing can have become stale since the instant of
-    each (aware datetimes, with the slack of `stale_ranges`): a few statements for all.
+    each (aware datetimes, with the slack of `stale_ranges`): one statement for all.
 
     For the others `stale_ranges` tells; it also does for one of which it was not known to be
     current at that instant.
     """
     latest = max((since for _, since in asked), default=EVER)
     together = [(one, since) for one, since in asked if since >= latest - _LOOKED_AT_TOGETHER]
-    with database.transaction(snapshot=True) as connection:
+    with database.transaction() as connection:
         disturbed = ledger.possibly_stale(connection, together)
     return {institution.id for institution, _ in together} - disturbed
 

@@ -144,8 +144,8 @@ def late_events_sensor(
         started = now()
         usable: list[tuple[Institution, datetime]] = []
         for id in sorted(set(order) & active.keys(), key=lambda id: (agreed.get(id, EVER), id)):
+            since = max(agreed.get(id, EVER), EVER + _SLACK) - _SLACK
             try:
-                since = max(agreed.get(id, EVER), EVER + _SLACK) - _SLACK
                 usable.append((active[id].validate(), since))
             except LeaderboardError as error:
                 # Its runs say the same and fail; the others are still looked at.

@@ -76,8 +76,8 @@ def sweep(
     """Archive everything of a granularity that has expired by the institution's day `today`.
 
     `on_batch` is told of every batch after its commit, in this thread, while up to `threads` others
-    are on their way. Raises `InvalidSetting`, and
-    `ArchiveContradicted` where an expired snapshot has a copy already.
+    are on their way. Raises `InvalidSetting`, and `ArchiveContradicted` where an expired snapshot
+    has a copy already.
     """
     started = time.perf_counter()
     cutoff = RetentionPolicy.of(institution).cutoff(granularity, today)
