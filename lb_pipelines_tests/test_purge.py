@@ -18,7 +18,7 @@ from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.selection import ArchiveSelection
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import queries
-from lb_pipelines.db.engine import Connection, Database
+from lb_pipelines.db.engine import Database
 from lb_pipelines.db.partitions import Patience, demote, ensure_snapshot_months, promote
 from lb_pipelines.db.partitions.detaching import Standing, set_aside_name, standing
 from lb_pipelines.db.repositories import (
@@ -286,9 +286,7 @@ def test_what_was_renewed_while_a_leaf_was_outside_reaches_it(
 
     def renew_and_stop(step: str) -> None:
         if step == "detached":
-            with database.transaction() as connection:
-                writers.write_alone(connection, institution)
-                renew(connection, institution)
+            renew(database, institution)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -312,26 +310,26 @@ def test_a_renewal_while_a_leaf_is_outside_does_not_keep_a_purge_from_going_on(
 
     def act(step: str) -> None:
         if step == "detached":
-            with database.transaction() as connection:
-                writers.write_alone(connection, institution)
-                renew(connection, institution)
+            renew(database, institution)
 
     assert states(purge(database, institution, READY, tmp_path, on_step=act)) == {LEAF: "DETACHED"}
     assert states(purge(database, institution, AFTER, tmp_path)) == {LEAF: "DROPPED"}
 
 
-def renew(connection: Connection, institution: Institution) -> None:
+def renew(database: Database, institution: Institution) -> None:
     """July 1 made anew: of two boards one says something else, and one is gone."""
-    queries.snapshots.prepare_stage(connection)
-    connection.execute(
-        "INSERT INTO staged_snapshots SELECT institution_id, type, reference_id, time_granularity,"
-        " snapshot_date, period_start, entries, metadata, distribution, %s"
-        " FROM lb.archived_leaderboard_snapshots WHERE institution_id = %s AND reference_id = 'r1'"
-        " AND snapshot_date = %s",
-        (b"another", institution.id, JULY),
-    )
     renewal = revisions.Renewal("run", READY)
-    revisions.renew(connection, institution, BoardType.CLASS, JULY, renewal)
+    with database.transaction() as connection:
+        writers.write_alone(connection, institution)
+        queries.snapshots.prepare_stage(connection)
+        connection.execute(
+            "INSERT INTO staged_snapshots SELECT institution_id, type, reference_id,"
+            " time_granularity, snapshot_date, period_start, entries, metadata, distribution, %s"
+            " FROM lb.archived_leaderboard_snapshots WHERE institution_id = %s"
+            " AND reference_id = 'r1' AND snapshot_date = %s",
+            (b"another", institution.id, JULY),
+        )
+        revisions.renew(connection, institution, BoardType.CLASS, JULY, renewal)
 
 
 def test_a_leaf_that_somebody_took_out_is_not_hung_back(database: Database) -> None:
