@@ -236,6 +236,8 @@ class DataBeforeVersion(BoardCache):
 
     def get(self, institution_id, method, board, days, arguments, make):  # type: ignore[no-untyped-def, override]
         value = make()
+        # As long as the writer pauses: else a change comes in between by chance alone.
+        PAUSE.wait(0.003)
         return super().get(institution_id, method, board, days, arguments, lambda: value)
 
 
