@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from datetime import date, timedelta
 from fractions import Fraction
-from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lb_pipelines.core import enrolment as enrolments
 from lb_pipelines.core import json_lists
 from lb_pipelines.core.distribution import Distribution, pack_all, unpack
 from lb_pipelines.core.enrolment import Enrolment
@@ -240,12 +238,11 @@ def test_running_sums_and_their_marks(
             totals[board, student][1] += 1
     states[-1] = now()
     for name, expected in states.items():
-        points, events = (
-            (running.points, running.events) if name == -1 else running.marked(name) or ((), ())
-        )
+        state = running.now if name == -1 else running.marked(name)
+        assert state is not None
         found = {
             (int(code >> 32), int(code & 0xFFFFFFFF)): [int(p), int(e)]
-            for code, p, e in zip(running.codes, points, events, strict=True)
+            for code, p, e in zip(running.codes, state.points, state.events, strict=True)
             if e
         }
         assert found == expected
@@ -261,12 +258,9 @@ def test_running_sums_and_their_marks(
 DAYS = st.one_of(st.none(), st.integers(0, 12).map(lambda n: date(2024, 2, 25) + timedelta(n)))
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), DAYS, DAYS), max_size=15),
-    st.sampled_from((0, enrolments._ROOM_FOR_TICKS)),
-)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), DAYS, DAYS), max_size=15))
 def test_a_student_counts_once_however_many_spans_overlap(
-    spans: list[tuple[int, int, date | None, date | None]], room: int
+    spans: list[tuple[int, int, date | None, date | None]],
 ) -> None:
     def number(day: date | None, absent: int) -> int:
         return absent if day is None else (day - date(1970, 1, 1)).days
@@ -274,7 +268,7 @@ def test_a_student_counts_once_however_many_spans_overlap(
     owners, students = (np.array([s[i] for s in spans], np.int32) for i in range(2))
     begins = np.array([number(s[2], -(2**30)) for s in spans], np.int32)
     ends = np.array([number(s[3], 2**30) for s in spans], np.int32)
-    enrolment = Enrolment(3, 4, owners, students, begins, ends)
+    enrolment = Enrolment.of(3, owners, students, begins, ends)
     for offset in range(-2, 16):
         day = date(2024, 2, 25) + timedelta(offset)
         expected = [
@@ -287,8 +281,7 @@ def test_a_student_counts_once_however_many_spans_overlap(
             )
             for board in range(3)
         ]
-        with mock.patch.object(enrolments, "_ROOM_FOR_TICKS", room):
-            assert enrolment.on(day).tolist() == expected
+        assert enrolment.on(day).tolist() == expected
 
 
 @given(st.lists(st.text(max_size=6), max_size=8))

@@ -14,7 +14,7 @@ _WIDTHS = (1, 2, 4, 8)
 
 
 def narrowest(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The same whole numbers in the narrowest type that holds all of them."""
+    """A copy of these whole numbers in the narrowest type that holds all of them."""
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
     width = next(w for w in _WIDTHS if -(1 << 8 * w - 1) <= low and high < 1 << 8 * w - 1)
     return values.astype(f"<i{width}")

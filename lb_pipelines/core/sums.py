@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lb_pipelines.core.packed import narrowest
 from lb_pipelines.core.ranking import Int32, Int64
 
-Number = TypeVar("Number", np.int64, np.int32)
+Number = TypeVar("Number", bound=np.integer[Any])
 
 STUDENT_BITS = 32
 STUDENT_MASK = (1 << STUDENT_BITS) - 1
@@ -77,12 +78,20 @@ class Total:
     events: np.ndarray[Any, Any]
 
 
+@dataclass(frozen=True)
+class State:
+    """What running sums are at one moment: `points` and `events` whole numbers[pairs]."""
+
+    points: NDArray[np.integer[Any]]
+    events: NDArray[np.integer[Any]]
+
+
 class RunningSums:
     """Totals per pair that only grow, with remembered states ("marks") of the past.
 
     The universe is every pair seen so far, ascending; all arrays have its length. `points` int64,
-    `events` int32, for every mark keeps both; `slots` int64: where the pairs that were known
-    beforehand stand in a `Total`; -1 for a stranger.
+    `events` int32; marks are in the narrowest types that hold them, for there are many. `slots`
+    int64: where the pairs that were known beforehand stand in a `Total`; -1 for a stranger.
     """
 
     def __init__(self, codes: Int64 | None = None, slots: Int64 | None = None) -> None:
@@ -94,9 +103,7 @@ class RunningSums:
         self.slots: Int64 = slots[order]
         self.points: Int64 = np.zeros(len(codes), dtype=np.int64)
         self.events: Int32 = np.zeros(len(codes), dtype=np.int32)
-        self._marks: dict[object, tuple[Int64, Int32]] = {}
-        # Whether a mark holds these very arrays.
-        self._is_marked = False
+        self._marks: dict[object, State] = {}
 
     def admit(self, batches: Sequence[Sums]) -> None:
         """Make room for the pairs of these batches; one call for many days is cheaper."""
@@ -115,7 +122,8 @@ class RunningSums:
         self.slots = widen(self.slots, -1)
         self.points, self.events = widen(self.points), widen(self.events)
         self._marks = {
-            name: (widen(points), widen(events)) for name, (points, events) in self._marks.items()
+            name: State(widen(mark.points), widen(mark.events))
+            for name, mark in self._marks.items()
         }
 
     def _strange(self, batch: Sums) -> Int64:
@@ -153,24 +161,25 @@ class RunningSums:
 
     def add(self, batch: Sums) -> None:
         """Add sums whose pairs are known or admitted."""
-        if self._is_marked:
-            self.points, self.events = self.points.copy(), self.events.copy()
-            self._is_marked = False
         at = np.searchsorted(self.codes, batch.codes)
         self.points[at] += batch.points
         self.events[at] += batch.events.astype(np.int32)
 
+    @property
+    def now(self) -> State:
+        """The totals as they are; what changes them next changes this state too."""
+        return State(self.points, self.events)
+
     def mark(self, name: object) -> None:
-        """Remember the totals as they are now; whatever changes them next leaves these alone."""
-        self._marks[name] = (self.points, self.events)
-        self._is_marked = True
+        """Remember the totals as they are now."""
+        self._marks[name] = State(narrowest(self.points), narrowest(self.events))
 
     def forget(self, name: object) -> None:
         """Drop a mark, if there is one."""
         self._marks.pop(name, None)
 
-    def marked(self, name: object) -> tuple[Int64, Int32] | None:
-        """Points and events at a mark; None for the beginning of time, which is never marked."""
+    def marked(self, name: object) -> State | None:
+        """The totals at a mark; None for the beginning of time, which is never marked."""
         return self._marks.get(name)
 
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lb_pipelines.core.packed import narrowest
 from lb_pipelines.core.periods import (
     ONE_DAY,
     DayRange,
@@ -28,14 +27,17 @@ from lb_pipelines.core.periods import (
     window_start,
 )
 from lb_pipelines.core.ranking import Int32, Int64, Ranking, rank
-from lb_pipelines.core.sums import RunningSums, Sums, Total, boards_of, pair_codes, students_of
+from lb_pipelines.core.sums import RunningSums, State, Sums, Total, boards_of
 from lb_pipelines.core.words import Granularity, RankMethod
 
 # A total that does not stand yet is made first, from all days since the one before it: below this
 # many days walking is cheaper.
 SHORTEST_JUMP_ONTO_A_MISSING_TOTAL = timedelta(days=7)
+# Their baselines are a week old and differ each day: what is kept of a day is one mark for both, of
+# which their boards are ranked anew: that takes a fraction of the room of the boards.
+_AS_OF_A_MARK = (Granularity.TERM, Granularity.ALL_TIME)
 # Days read at once: enough to make growing the universe cheap, few enough to stay small.
-DAYS_READ_AT_ONCE = 8
+DAYS_READ_AT_ONCE = 4
 
 
 class PointSource(Protocol):
@@ -103,8 +105,9 @@ class Step:
 class Plan:
     """What a pass over `days` evaluates, marks and reads.
 
-    `evaluations`: per day the granularities to rank on it; `marks`: the first days of windows,
-    with the last day on which each is needed; `baselines`: (granularity, day) to be kept.
+    `evaluations`: per day the granularities to rank on it; `marks`: before which days the sums are
+    remembered, for windows that begin there and baselines that end there, with the last day on
+    which each is needed; `baselines`: (granularity, day) whose boards are kept.
     """
 
     days: DayRange
@@ -130,24 +133,39 @@ def plan(
 
     Days before that have no boards; a range wholly before it gives an empty plan.
     """
-    baselines = {(g, baseline_day(g, day)) for day in days for g in Granularity}
+    baselines = {
+        (g, baseline_day(g, day)) for day in days for g in Granularity if g not in _AS_OF_A_MARK
+    }
     evaluations: dict[date, list[Granularity]] = {}
     marks: dict[date, date] = {}
+
+    def remember(start: date, until: date) -> None:
+        """Have the sums before `start` on the days up to `until`."""
+        if start > first_event_day:
+            marks[start] = max(until, marks.get(start, until))
+
+    def remember_windows(granularity: Granularity, day: date, until: date) -> None:
+        """Have what the boards as of `day` begin with."""
+        if granularity is Granularity.ALL_TIME:
+            return
+        of_term = granularity is Granularity.TERM
+        for term in [t for t, _ in board_terms.on(day)] if of_term else [None]:
+            start = window_start(granularity, day, term=term, first_event_day=first_event_day)
+            if start is not None:
+                remember(start, until)
+
     for day in sorted({day for _, day in baselines} | set(days)):
         if day < first_event_day:
             continue
-        wanted = [g for g in Granularity if day in days or (g, day) in baselines]
-        evaluations[day] = wanted
-        for granularity in wanted:
-            if granularity is Granularity.ALL_TIME:
-                continue
-            terms = (
-                [t for t, _ in board_terms.on(day)] if granularity is Granularity.TERM else [None]
-            )
-            for term in terms:
-                start = window_start(granularity, day, term=term, first_event_day=first_event_day)
-                if start is not None and start > first_event_day:
-                    marks[start] = max(day, marks.get(start, day))
+        evaluations[day] = [g for g in Granularity if day in days or (g, day) in baselines]
+        for granularity in evaluations[day]:
+            remember_windows(granularity, day, day)
+    for day in days:
+        for granularity in _AS_OF_A_MARK:
+            before = baseline_day(granularity, day)
+            if before >= first_event_day:
+                remember(before + ONE_DAY, day)
+                remember_windows(granularity, before, day)
     boundaries = {day + ONE_DAY for day in evaluations} | set(marks)
     steps = steps_to(boundaries, first_event_day, standing, board_terms.is_cut)
     return Plan(days, evaluations, marks, frozenset(baselines), steps)
@@ -198,21 +216,28 @@ def walk(
     `reached` is called with it.
     """
     sums = sums or RunningSums()
-    kept: dict[tuple[Granularity, date], Boards | _Waiting] = {}
+    kept: dict[tuple[Granularity, date], Boards] = {}
+
+    def as_of(granularity: Granularity, day: date, state: State) -> Boards | None:
+        return _evaluate(sums, state, granularity, day, board_terms, first_event_day, method)
+
+    def baseline(granularity: Granularity, day: date) -> Boards | None:
+        if granularity not in _AS_OF_A_MARK:
+            return kept.get((granularity, day))
+        state = sums.marked(day + ONE_DAY)
+        return None if state is None else as_of(granularity, day, state)
 
     def ranked(day: date) -> Iterator[tuple[Boards, Boards | None]]:
         for granularity in plan.evaluations[day]:
-            boards = _evaluate(sums, granularity, day, board_terms, first_event_day, method)
+            boards = as_of(granularity, day, sums.now)
             if boards is None:
                 continue
             if day in plan.days:
-                before = kept.get((granularity, baseline_day(granularity, day)))
-                yield boards, before.boards(method) if isinstance(before, _Waiting) else before
-                del before
+                yield boards, baseline(granularity, baseline_day(granularity, day))
             if (granularity, day) in plan.baselines:
-                kept[granularity, day] = (
-                    _Waiting.of(boards) if granularity in _WAITS_A_WEEK else boards
-                )
+                kept[granularity, day] = boards
+            # Not to be held while the next granularity is ranked.
+            del boards
 
     yield from ((day, iter(())) for day in plan.days if day < first_event_day)
     for boundary in follow(plan.steps, source, sums):
@@ -234,44 +259,6 @@ def walk(
         for granularity, kept_day in list(kept):
             if kept_day < baseline_day(granularity, coming):
                 del kept[granularity, kept_day]
-
-
-@dataclass(frozen=True)
-class _Waiting:
-    """Boards that will be a baseline in some days, in a third of the room: without what can be
-    told from the rest, and points in their narrowest type.
-    """
-
-    period_start: NDArray[np.datetime64]
-    granularity: Granularity
-    day: date
-    numbers: Int32
-    sizes: Int64
-    students: Int32
-    points: NDArray[np.integer[Any]]
-
-    @classmethod
-    def of(cls, boards: Boards) -> _Waiting:
-        ranking = boards.ranking
-        return cls(
-            boards.period_start,
-            boards.granularity,
-            boards.day,
-            ranking.boards,
-            ranking.sizes,
-            students_of(ranking.members).astype(np.int32),
-            narrowest(ranking.points),
-        )
-
-    def boards(self, method: RankMethod) -> Boards:
-        numbers = np.repeat(self.numbers, self.sizes)
-        codes = pair_codes(numbers, self.students)
-        ranking = rank(numbers, codes, self.points.astype(np.int64), method)
-        return Boards(self.granularity, self.day, self.period_start, ranking)
-
-
-# The baselines of others are of yesterday, or serve several days.
-_WAITS_A_WEEK = (Granularity.TERM, Granularity.ALL_TIME)
 
 
 def follow(steps: Sequence[Step], source: PointSource, sums: RunningSums) -> Iterator[date]:
@@ -298,20 +285,21 @@ def follow(steps: Sequence[Step], source: PointSource, sums: RunningSums) -> Ite
 
 def _evaluate(
     sums: RunningSums,
+    state: State,
     granularity: Granularity,
     day: date,
     board_terms: BoardTerms,
     first_event_day: date,
     method: RankMethod,
 ) -> Boards | None:
-    """The boards of one granularity as of `day`, with the sums standing after it; None if none."""
+    """The boards of one granularity as of `day`, after which the sums are `state`; None if none."""
     if granularity is Granularity.TERM:
-        codes, points, starts = _term_window(sums, day, board_terms)
+        codes, points, starts = _term_window(sums, state, day, board_terms)
     else:
         start = window_start(granularity, day, term=None, first_event_day=first_event_day)
         assert start is not None
         mark = None if granularity is Granularity.ALL_TIME else sums.marked(start)
-        codes, points = _window(sums, mark)
+        codes, points = _window(sums.codes, state, mark)
         starts = _constant(start)
     if not len(codes):
         return None
@@ -324,20 +312,22 @@ def _constant(day: date) -> Callable[[Int32], NDArray[np.datetime64]]:
 
 
 def _window(
-    sums: RunningSums, mark: tuple[Int64, Int32] | None, among: NDArray[np.bool_] | None = None
+    universe: Int64,
+    state: State,
+    mark: State | None,
+    among: NDArray[np.bool_] | None = None,
 ) -> tuple[Int64, Int64]:
-    """Codes and points of the pairs with an event since the mark, of those in `among`."""
-    points, events = sums.points, sums.events
-    ranked = events > (mark[1] if mark is not None else 0)
+    """Codes and points of the pairs with an event after the mark, of those in `among`."""
+    ranked = state.events > (mark.events if mark is not None else 0)
     if among is not None:
         ranked &= among
     at = np.flatnonzero(ranked)
-    window = points[at] - mark[0][at] if mark is not None else points[at]
-    return sums.codes[at], window
+    window = state.points[at].astype(np.int64, copy=False)
+    return universe[at], window - mark.points[at] if mark is not None else window
 
 
 def _term_window(
-    sums: RunningSums, day: date, board_terms: BoardTerms
+    sums: RunningSums, state: State, day: date, board_terms: BoardTerms
 ) -> tuple[Int64, Int64, Callable[[Int32], NDArray[np.datetime64]]]:
     parts: list[tuple[Int64, Int64]] = []
     held = board_terms.on(day)
@@ -346,7 +336,7 @@ def _term_window(
         if index is not None:
             assert board_terms.own is not None
             among = board_terms.own[boards_of(sums.codes)] == index
-        parts.append(_window(sums, sums.marked(term.starts_on), among))
+        parts.append(_window(sums.codes, state, sums.marked(term.starts_on), among))
     if not parts:
         return np.empty(0, np.int64), np.empty(0, np.int64), _constant(day)
     codes = np.concatenate([codes for codes, _ in parts])

@@ -23,8 +23,10 @@ from lb_pipelines.db.repositories.aggregates import Cells
 from lb_pipelines.materialize.results import DayResult, Provenance
 
 ASSET = "point_aggregates"
-# Days read from the events at once: large enough to spare round trips, small enough for memory.
+# Days read from the events at once: enough to spare small institutions round trips, and no more
+# than about so many events, which take some 200 bytes each until they are grouped.
 DAYS_AT_ONCE = 8
+EVENTS_AT_ONCE = 1 << 17
 
 
 def materialize(
@@ -35,20 +37,20 @@ def materialize(
     `rows` of a result are cells; `numbers` are events, voided events and points of the day.
     """
     with database.autocommit() as connection, repository.exclusive(connection, institution):
-        chunk_first = days.first
-        while chunk_first <= days.last:
-            chunk = DayRange(
-                chunk_first, min(days.last, chunk_first + (DAYS_AT_ONCE - 1) * ONE_DAY)
-            )
-            started = time.perf_counter()
+        first, ahead = days.first, 1
+        while first <= days.last:
+            chunk = DayRange(first, min(days.last, first + (ahead - 1) * ONE_DAY))
+            started, events = time.perf_counter(), 0
             for day, read in zip(
                 chunk, repository.events_of_days(connection, institution, chunk), strict=True
             ):
                 with connection.transaction():
                     result = _write_day(connection, institution, day, read, provenance, started)
                 yield result
-                started = time.perf_counter()
-            chunk_first = chunk.last + ONE_DAY
+                started, events = time.perf_counter(), events + read.source_rows
+            first = chunk.last + ONE_DAY
+            most = EVENTS_AT_ONCE * len(chunk) // max(events, 1)
+            ahead = max(1, min(2 * ahead, most, DAYS_AT_ONCE))
 
 
 def ensure(

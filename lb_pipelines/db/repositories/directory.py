@@ -118,7 +118,7 @@ def enrolments(
         def spread(values: Int64 | Int32, on_board: NDArray[np.bool_] = on_board) -> Int32:
             return np.repeat(values.astype(np.int32), sizes)[on_board]
 
-        found[type] = Enrolment(
-            len(index), len(students), spread(of), ordinals[on_board], spread(begins), spread(ends)
+        found[type] = Enrolment.of(
+            len(index), spread(of), ordinals[on_board], spread(begins), spread(ends)
         )
     return found
