@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any, NamedTuple
@@ -27,10 +27,10 @@ from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import boards, holds, ledger, writers
 from lb_pipelines.errors import PassOvertaken, UnderLegalHold
 from lb_pipelines.materialize import snapshots, trends, writing
-from lb_pipelines.materialize.passes import Pass
+from lb_pipelines.materialize.passes import Origin, Pass
 from lb_pipelines.materialize.results import DayResult, Provenance
 from lb_pipelines.materialize.staleness import stale_ranges
-from lb_pipelines.materialize.writing import PreparedDay
+from lb_pipelines.materialize.writing import RowsOfDay
 from lb_pipelines.retention import restoring, sweeping
 from lb_pipelines.retention.actor import Actor
 from lb_pipelines_tests import oracle, stored, worlds
@@ -603,20 +603,26 @@ def test_a_pass_that_is_overtaken_time_after_time_ends_in_a_typed_error(
         """
         opened: list[date] = []
 
-        def prepare(_: Database, pass_: Pass) -> Iterator[PreparedDay]:
-            nonlocal erasures
+        product = snapshots.product(BoardType.CLASS, RUN)
+
+        def rows_of(of: Database, pass_: Pass) -> Callable[[Origin], RowsOfDay]:
             opened.append(pass_.first)
-            for prepared in snapshots._prepared(pass_, RUN):
-                if prepared.source.day == third and erasures:
+            rows_of_day = product.rows_of(of, pass_)
+
+            def rows(origin: Origin) -> RowsOfDay:
+                nonlocal erasures
+                if origin.day == third and erasures:
                     erasures -= 1
                     # The day before is written meanwhile, and is not to be overtaken too.
                     wait_until(lambda: third - ONE_DAY in committed(database, institution, days))
                     with database.transaction() as connection:
                         erase(connection, institution)
-                yield prepared
+                return rows_of_day(origin)
 
-        product = replace(snapshots.product(BoardType.CLASS, RUN), prepare=prepare)
-        results = writing.write(database, institution, [product], days, RUN)
+            return rows
+
+        overtaken = replace(product, rows_of=rows_of)
+        results = writing.write(database, institution, [overtaken], days, RUN)
         return opened, [result.day for result in results]
 
     with pytest.raises(PassOvertaken, match=rf"{third}.*{writing.TRIES} tries"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 
 import pyarrow as pa
@@ -29,20 +29,17 @@ from lb_pipelines.materialize.results import Provenance
 
 
 @dataclass(frozen=True)
-class DayOfBoards:
-    """A day's ranked boards with their baselines, and the state of the events they come from.
-
-    `boards` come by granularity, once, and take much room: each is to be gone before the next.
-    """
+class Origin:
+    """A day, and the state of the events that its boards come from."""
 
     day: date
-    boards: Iterable[tuple[Boards, Boards | None]]
     through_revision: int
     watermark: datetime | None
 
-    def without_boards(self) -> DayOfBoards:
-        """What is left to be told once rows are made of the boards."""
-        return replace(self, boards=())
+
+# A day's ranked boards with their baselines, by granularity, once: they take much room, and each is
+# to be gone before the next.
+DayOfBoards = tuple[Origin, Iterable[tuple[Boards, Boards | None]]]
 
 
 @dataclass(frozen=True)
@@ -165,7 +162,7 @@ def _walk(
     first = history.first_event_day
     if first is None:
         for day in days:
-            yield DayOfBoards(day, (), *history.state_on(day))
+            yield Origin(day, *history.state_on(day)), ()
         return
     plan = timeline.plan(days, board_terms, first, source.standing)
     sums = source.running_sums()
@@ -181,6 +178,6 @@ def _walk(
     for day, boards in timeline.walk(
         plan, source, board_terms, first, institution.rank_method, sums, keep
     ):
-        yield DayOfBoards(day, boards, *history.state_on(day))
+        yield Origin(day, *history.state_on(day)), boards
     if kept:
         past.drop_outlived(database, institution, type, board_terms)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import date
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, repeat
 
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
+from lb_pipelines.core.ranking import Int64
 from lb_pipelines.core.snapshots import SnapshotRows, snapshot_rows
+from lb_pipelines.core.timeline import Boards
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import bulk
 from lb_pipelines.db.engine import Database
@@ -17,7 +20,7 @@ from lb_pipelines.db.repositories import boards as repository
 from lb_pipelines.db.repositories.boards import Columns
 from lb_pipelines.db.repositories.revisions import Renewal
 from lb_pipelines.materialize import writing
-from lb_pipelines.materialize.passes import DayOfBoards, Pass
+from lb_pipelines.materialize.passes import Origin, Pass
 from lb_pipelines.materialize.results import DayResult, Provenance
 from lb_pipelines.materialize.writing import PreparedDay, Product
 
@@ -70,49 +73,58 @@ def product(
     return Product(
         asset_name(type),
         type,
-        lambda _, opened: _prepared(opened, provenance),
+        lambda _, opened: partial(_Rows, opened, provenance),
         replace,
         alone=rematerialize_archived,
     )
 
 
-def _prepared(opened: Pass, provenance: Provenance) -> Iterator[PreparedDay]:
-    for day in opened.days:
-        enrolled = opened.enrolment.on(day.day)
-        rows = {
-            boards.granularity: snapshot_rows(
-                boards,
-                baseline,
-                limit=opened.institution.limit(opened.type, boards.granularity),
-                enrolled=enrolled,
-                student_ids=opened.student_literals,
-            )
-            for boards, baseline in day.boards
-        }
-        numbers = writing.boards_by_granularity(rows)
-        all_time = rows.get(Granularity.ALL_TIME)
-        numbers["ranked"] = all_time.ranked if all_time else 0
-        daily = rows.get(Granularity.DAILY)
-        numbers["ranked_today"] = daily.ranked if daily else 0
-        made = day.without_boards()
-        yield PreparedDay(
-            made,
-            sum(map(len, rows.values())),
-            numbers,
-            partial(_columns, opened, made, rows, provenance),
+@dataclass
+class _Rows:
+    """The snapshots of one day."""
+
+    opened: Pass
+    provenance: Provenance
+    origin: Origin
+    rows: dict[Granularity, SnapshotRows] = field(default_factory=dict)
+
+    @cached_property
+    def _enrolled(self) -> Int64:
+        return self.opened.enrolment.on(self.origin.day)
+
+    def take(self, boards: Boards, baseline: Boards | None) -> None:
+        self.rows[boards.granularity] = snapshot_rows(
+            boards,
+            baseline,
+            limit=self.opened.institution.limit(self.opened.type, boards.granularity),
+            enrolled=self._enrolled,
+            student_ids=self.opened.student_literals,
         )
-        # Not to be held while the next day's are made.
-        del day, rows, all_time, daily
+
+    def prepared(self) -> PreparedDay:
+        numbers = writing.boards_by_granularity(self.rows)
+        for name, granularity in (
+            ("ranked", Granularity.ALL_TIME),
+            ("ranked_today", Granularity.DAILY),
+        ):
+            part = self.rows.get(granularity)
+            numbers[name] = part.ranked if part else 0
+        return PreparedDay(
+            self.origin,
+            sum(map(len, self.rows.values())),
+            numbers,
+            partial(_columns, self.opened, self.origin, self.rows, self.provenance),
+        )
 
 
 def _columns(
     opened: Pass,
-    day: DayOfBoards,
+    origin: Origin,
     rows: dict[Granularity, SnapshotRows],
     provenance: Provenance,
 ) -> Columns:
     """The binary fields of all rows, in the order of `copy_in` in snapshots.sql."""
-    origin = writing.provenance_json(day, provenance)
+    made_from = writing.provenance_json(origin, provenance)
     parts = list(rows.items())
     count = sum(len(part) for _, part in parts)
     return [
@@ -120,11 +132,11 @@ def _columns(
         repeat(opened.type.value.encode(), count),
         (opened.references[board] for _, part in parts for board in part.boards),
         chain.from_iterable(repeat(g.value.encode(), len(part)) for g, part in parts),
-        repeat(bulk.encode_date(day.day), count),
+        repeat(bulk.encode_date(origin.day), count),
         chain.from_iterable(bulk.encode_dates(part.period_start) for _, part in parts),
         bulk.encode_jsonb(text for _, part in parts for text in part.entries),
         bulk.encode_jsonb(
-            b"{" + figures + b',"provenance":' + origin + b"}"
+            b"{" + figures + b',"provenance":' + made_from + b"}"
             for _, part in parts
             for figures in part.statistics
         ),

@@ -7,6 +7,7 @@ the days that a leader has led count materialized days.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from itertools import chain, repeat
@@ -16,6 +17,7 @@ import numpy as np
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, baseline_day
 from lb_pipelines.core.ranking import Float64
+from lb_pipelines.core.timeline import Boards
 from lb_pipelines.core.trends import TrendRows, trend_rows
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import bulk
@@ -23,7 +25,7 @@ from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import boards as repository
 from lb_pipelines.db.repositories.boards import Columns, Leader
 from lb_pipelines.materialize import writing
-from lb_pipelines.materialize.passes import DayOfBoards, Pass
+from lb_pipelines.materialize.passes import Origin, Pass
 from lb_pipelines.materialize.results import DayResult, Provenance
 from lb_pipelines.materialize.writing import PreparedDay, Product
 
@@ -59,45 +61,63 @@ def product(type: BoardType, provenance: Provenance) -> Product:
     return Product(
         asset_name(type),
         type,
-        lambda database, opened: _prepared(database, opened, provenance),
+        lambda database, opened: _Trends(database, opened, provenance).of,
         repository.replace_trends,
     )
 
 
-def _prepared(database: Database, opened: Pass, provenance: Provenance) -> Iterator[PreparedDay]:
-    with database.transaction() as connection:
-        led: Leads = {
-            (reference.encode(), granularity.encode()): leader
-            for (reference, granularity), leader in repository.leaders(
-                connection, opened.institution, opened.type, opened.first - ONE_DAY
-            ).items()
-        }
-    for day in opened.days:
-        rows = {
-            boards.granularity: trend_rows(
-                boards,
-                baseline,
-                limit=opened.institution.limit(opened.type, boards.granularity),
-                student_ids=opened.student_literals,
-            )
-            for boards, baseline in day.boards
-        }
-        led = _leads(opened, rows, day.day, led)
-        numbers = writing.boards_by_granularity(rows)
-        all_time = rows.get(Granularity.ALL_TIME)
+class _Trends:
+    """The trends of a pass, day after day: who leads goes on from the day before."""
+
+    def __init__(self, database: Database, opened: Pass, provenance: Provenance) -> None:
+        self.opened = opened
+        self.provenance = provenance
+        with database.transaction() as connection:
+            self.led: Leads = {
+                (reference.encode(), granularity.encode()): leader
+                for (reference, granularity), leader in repository.leaders(
+                    connection, opened.institution, opened.type, opened.first - ONE_DAY
+                ).items()
+            }
+
+    def of(self, origin: Origin) -> _Rows:
+        """What makes the trends of the next day."""
+        return _Rows(self, origin)
+
+
+@dataclass
+class _Rows:
+    """The trends of one day."""
+
+    of_pass: _Trends
+    origin: Origin
+    rows: dict[Granularity, TrendRows] = field(default_factory=dict)
+
+    def take(self, boards: Boards, baseline: Boards | None) -> None:
+        opened = self.of_pass.opened
+        self.rows[boards.granularity] = trend_rows(
+            boards,
+            baseline,
+            limit=opened.institution.limit(opened.type, boards.granularity),
+            student_ids=opened.student_literals,
+        )
+
+    def prepared(self) -> PreparedDay:
+        of_pass = self.of_pass
+        led = _leads(of_pass.opened, self.rows, self.origin.day, of_pass.led)
+        of_pass.led = led
+        numbers = writing.boards_by_granularity(self.rows)
+        all_time = self.rows.get(Granularity.ALL_TIME)
         for name in ("retained_share", "rank_correlation"):
             values = getattr(all_time, name) if all_time is not None else np.empty(0)
             if not np.isnan(values).all():
                 numbers[name] = float(np.nanmean(values))
-        made = day.without_boards()
-        yield PreparedDay(
-            made,
-            sum(map(len, rows.values())),
+        return PreparedDay(
+            self.origin,
+            sum(map(len, self.rows.values())),
             numbers,
-            partial(_columns, opened, made, rows, led, provenance),
+            partial(_columns, of_pass.opened, self.origin, self.rows, led, of_pass.provenance),
         )
-        # Not to be held while the next day's are made.
-        del day, rows, all_time
 
 
 def _leads(opened: Pass, rows: dict[Granularity, TrendRows], day: date, led: Leads) -> Leads:
@@ -115,13 +135,13 @@ def _leads(opened: Pass, rows: dict[Granularity, TrendRows], day: date, led: Lea
 
 def _columns(
     opened: Pass,
-    day: DayOfBoards,
+    origin: Origin,
     rows: dict[Granularity, TrendRows],
     leads: Leads,
     provenance: Provenance,
 ) -> Columns:
     """The binary fields of all rows, in the order of `copy_in` in trends.sql."""
-    metadata = b'{"provenance":' + writing.provenance_json(day, provenance) + b"}"
+    metadata = b'{"provenance":' + writing.provenance_json(origin, provenance) + b"}"
     parts = list(rows.items())
     count = sum(len(part) for _, part in parts)
     names = [
@@ -141,9 +161,9 @@ def _columns(
         repeat(opened.type.value.encode(), count),
         (reference for reference, _ in names),
         (granularity for _, granularity in names),
-        repeat(bulk.encode_date(day.day), count),
+        repeat(bulk.encode_date(origin.day), count),
         chain.from_iterable(
-            repeat(bulk.encode_date(baseline_day(g, day.day)), len(part)) for g, part in parts
+            repeat(bulk.encode_date(baseline_day(g, origin.day)), len(part)) for g, part in parts
         ),
         (bulk.encode_date(leads[name].since) for name in names),
         integers("ranked"),

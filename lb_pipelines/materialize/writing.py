@@ -13,16 +13,17 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
-from itertools import islice
+from typing import Protocol
 
 import psycopg
 
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange
+from lb_pipelines.core.timeline import Boards
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import ledger, snapshot_months, writers
@@ -30,7 +31,7 @@ from lb_pipelines.db.repositories.boards import Columns, Replaced
 from lb_pipelines.db.repositories.versions import raise_versions
 from lb_pipelines.errors import PassOvertaken
 from lb_pipelines.materialize import passes
-from lb_pipelines.materialize.passes import DayOfBoards, Pass
+from lb_pipelines.materialize.passes import Origin, Pass
 from lb_pipelines.materialize.results import DayResult, Provenance
 
 Replace = Callable[[Connection, Institution, BoardType, date, Columns], Replaced]
@@ -46,24 +47,37 @@ _AHEAD = 1
 class PreparedDay:
     """A day's rows, ready to be written: `columns` gives binary fields, `numbers` are for plots."""
 
-    source: DayOfBoards
+    origin: Origin
     rows: int
     numbers: Mapping[str, int | float]
     columns: Callable[[], Columns]
+
+
+class RowsOfDay(Protocol):
+    """What a product makes of one day's boards."""
+
+    def take(self, boards: Boards, baseline: Boards | None) -> None:
+        """Make the rows of one granularity; the boards are not to be held."""
+        ...
+
+    def prepared(self) -> PreparedDay:
+        """The rows of all granularities that were taken."""
+        ...
 
 
 @dataclass(frozen=True)
 class Product:
     """What is made of the boards of one type: an asset's rows, day by day.
 
-    `prepare` turns the days of an open pass into rows, one by one; `replace` puts a day's into the
-    table. `alone`: nobody else writes the institution during a day, and a later state of the
-    events is caught up with instead of left alone.
+    `rows_of` gives, for an open pass, what makes the rows of each of its days, which it is asked
+    for in ascending order; `replace` puts a day's into the table. `alone`: nobody else writes the
+    institution during a day, and a later state of the events is caught up with instead of left
+    alone.
     """
 
     asset: str
     type: BoardType
-    prepare: Callable[[Database, Pass], Iterable[PreparedDay]]
+    rows_of: Callable[[Database, Pass], Callable[[Origin], RowsOfDay]]
     replace: Replace
     alone: bool = False
 
@@ -143,7 +157,7 @@ def _written(
     with ThreadPoolExecutor(1, thread_name_prefix="boards") as thread:
         try:
             for writer, day in prepared:
-                if not (day.source.day == first and writer.product.asset in done):
+                if not (day.origin.day == first and writer.product.asset in done):
                     pending.append(thread.submit(write, writer, day))
                 # Its rows go as soon as they are written, not when the next ones are made.
                 del day
@@ -172,49 +186,32 @@ def _in_turns(
     writers_: Sequence[_Writer],
     days: DayRange,
 ) -> Iterator[tuple[_Writer, PreparedDay]]:
-    """Day by day what each writer is to write, made when it is asked for; products of one type
-    share the ranked boards of a day.
+    """Day by day what each writer is to write, made when it is asked for.
+
+    Boards are ranked once for all products of their type, and gone before the next granularity is.
     """
-    shared = {
-        type: iter(_shared(pass_.days, sum(one.product.type is type for one in writers_)))
-        for type, pass_ in opened.items()
-    }
-    ways = []
-    for writer in writers_:
-        whole = opened[writer.product.type]
-        mine = replace(whole, days=next(shared[writer.product.type]))
-        ways.append((writer, iter(writer.product.prepare(database, mine))))
+    makers = [
+        (writer, writer.product.rows_of(database, opened[writer.product.type]))
+        for writer in writers_
+    ]
     for _ in days:
-        for writer, way in ways:
-            yield writer, next(way)
+        for type, whole in opened.items():
+            origin, by_granularity = next(whole.days)
+            making = deque((w, rows_of(origin)) for w, rows_of in makers if w.product.type is type)
+            for boards, baseline in by_granularity:
+                for _, rows in making:
+                    rows.take(boards, baseline)
+                del boards, baseline, rows
+            while making:
+                writer, rows = making.popleft()
+                prepared = rows.prepared()
+                del rows
+                yield writer, prepared
+                # Not to be held while the next ones are made.
+                del prepared
     # What passes do after their last day.
-    for _, way in ways:
-        next(way, None)
-
-
-def _shared(days: Iterator[DayOfBoards], by: int) -> list[Iterator[DayOfBoards]]:
-    """The same days for each of those who share them.
-
-    A day goes with the last who has taken it: itertools.tee would keep up to 57 of them.
-    """
-    if by == 1:
-        return [days]
-    waiting: list[deque[DayOfBoards]] = [deque() for _ in range(by)]
-
-    def taken(mine: deque[DayOfBoards]) -> Iterator[DayOfBoards]:
-        while True:
-            if not mine:
-                for day in islice(days, 1):
-                    whole = replace(day, boards=list(day.boards))
-                    for one in waiting:
-                        one.append(whole)
-                    # The last who takes them is the last to hold them.
-                    del day, whole
-            if not mine:
-                return
-            yield mine.popleft()
-
-    return [taken(mine) for mine in waiting]
+    for whole in opened.values():
+        next(whole.days, None)
 
 
 @dataclass(frozen=True)
@@ -237,7 +234,7 @@ class _Writer:
             return self._write_day(prepared)
 
     def _write_day(self, prepared: PreparedDay) -> Replaced | None:
-        day, product = prepared.source.day, self.product
+        day, product = prepared.origin.day, self.product
         with self.database.transaction() as connection:
             wait = writers.write_alone if product.alone else writers.write_beside_others
             wait(connection, self.institution)
@@ -249,7 +246,7 @@ class _Writer:
                 self.institution,
                 product.asset,
                 day,
-                through_revision=prepared.source.through_revision,
+                through_revision=prepared.origin.through_revision,
                 boards=prepared.rows,
                 run_id=self.provenance.run_id,
                 code_version=self.provenance.code_version,
@@ -280,14 +277,14 @@ class _Writer:
         return DayResult(
             self.institution.id,
             self.product.asset,
-            prepared.source.day,
+            prepared.origin.day,
             rows=prepared.rows,
             written=done.written,
             seconds=seconds,
             numbers=numbers,
             superseded=replaced is None,
-            through_revision=prepared.source.through_revision,
-            watermark=prepared.source.watermark,
+            through_revision=prepared.origin.through_revision,
+            watermark=prepared.origin.watermark,
             **archived,
         )
 
@@ -302,13 +299,13 @@ def boards_by_granularity(rows: Mapping[Granularity, object]) -> dict[str, int |
     }
 
 
-def provenance_json(source: DayOfBoards, provenance: Provenance) -> bytes:
+def provenance_json(origin: Origin, provenance: Provenance) -> bytes:
     """Where a row comes from: run, code, and the state of the events."""
     return json.dumps(
         {
             "runId": provenance.run_id,
             "codeVersion": provenance.code_version,
-            "watermark": source.watermark and source.watermark.isoformat(),
-            "throughRevision": source.through_revision,
+            "watermark": origin.watermark and origin.watermark.isoformat(),
+            "throughRevision": origin.through_revision,
         }
     ).encode()
