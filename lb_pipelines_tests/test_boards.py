@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, days_between
 from lb_pipelines.core.periods import Term as CoreTerm
 from lb_pipelines.core.sums import Sums, pair_codes, students_of
-from lb_pipelines.core.timeline import Boards, BoardTerms
+from lb_pipelines.core.windows import Boards, BoardTerms
 from lb_pipelines.core.words import BoardType, Granularity, RankMethod
 from lb_pipelines.db import bulk
 from lb_pipelines.db.engine import Database
@@ -74,14 +75,16 @@ def board_terms(school: School, type: str) -> BoardTerms:
     return BoardTerms(terms, np.array([of[id] for id in school.references(type)], np.int32))
 
 
-def as_reference(school: School, type: str, boards: Boards | None) -> dict[str, oracle.Board]:
-    """Ranked boards in the reference's own terms, by reference id."""
+def as_reference(
+    school: School, type: str, boards: Boards | None
+) -> dict[tuple[str, str], oracle.Board]:
+    """Ranked boards in the reference's own terms, by granularity and reference id."""
     if boards is None:
         return {}
     ranking, students = boards.ranking, sorted(school.students)
     everybody = ranking.top(len(ranking))
     return {
-        school.references(type)[board]: oracle.Board(
+        (granularity.value, school.references(type)[board]): oracle.Board(
             start.item(),
             [
                 oracle.Place(rank, students[student], points)
@@ -93,8 +96,9 @@ def as_reference(school: School, type: str, boards: Boards | None) -> dict[str, 
                 )
             ],
         )
-        for board, start, begin, end in zip(
-            ranking.boards.tolist(),
+        for granularity, board, start, begin, end in zip(
+            boards.granularities,
+            boards.ordinals.tolist(),
             boards.period_start,
             everybody.offsets[:-1].tolist(),
             everybody.offsets[1:].tolist(),
@@ -119,18 +123,20 @@ def assert_walk_equals_reference(school: School, type: str, days: DayRange) -> I
     days_walked = timeline.walk(plan, source, terms, first, RankMethod(school.method))
     walked = [(day, list(boards)) for day, boards in days_walked]
     assert [day for day, _ in walked] == list(days)
-    for day, boards in walked:
-        found = {now.granularity: (now, then) for now, then in boards}
+    for day, parts in walked:
+        found: dict[tuple[str, str], oracle.Board] = {}
+        found_then: dict[tuple[str, str], oracle.Board] = {}
+        for now, then in parts:
+            found |= as_reference(school, type, now)
+            found_then |= as_reference(school, type, then)
         for granularity in Granularity:
-            now, then = found.get(granularity, (None, None))
-            expected = expected_boards(school, type, granularity, day)
-            assert as_reference(school, type, now) == expected, (day, granularity)
-            if now is not None:
-                assert now.day == day
-                before = oracle.baseline_day(granularity, day)
-                assert as_reference(school, type, then) == expected_boards(
-                    school, type, granularity, before
-                ), (day, granularity)
+            before = oracle.baseline_day(granularity, day)
+            for boards, as_of in ((found, day), (found_then, before)):
+                # Where there are no boards, nobody asks for a baseline.
+                if boards is found or any(g == granularity for g, _ in found):
+                    assert {id: b for (g, id), b in boards.items() if g == granularity} == (
+                        expected_boards(school, type, granularity, as_of)
+                    ), (day, granularity, as_of)
     assert source.jumps == plan.cuts
     return source
 
@@ -141,14 +147,17 @@ def assert_walk_equals_reference(school: School, type: str, days: DayRange) -> I
     st.sampled_from(oracle.TYPES),
     st.integers(-10, 140),
     st.sampled_from((0, 0, 1, 9, 33)),
+    st.sampled_from((0, 4, timeline.RANKED_TOGETHER)),
 )
 def test_walking_any_days_gives_the_boards_of_the_reference(
-    school: School, type: str, offset: int, length: int
+    school: School, type: str, offset: int, length: int, together: int
 ) -> None:
+    """Few boards are ranked together, many one granularity after the other."""
     if not school.days:
         return
     first = min(school.days) + timedelta(days=offset)
-    assert_walk_equals_reference(school, type, DayRange(first, first + timedelta(days=length)))
+    with mock.patch.object(timeline, "RANKED_TOGETHER", together):
+        assert_walk_equals_reference(school, type, DayRange(first, first + timedelta(days=length)))
 
 
 @pytest.mark.parametrize("type", oracle.TYPES)
@@ -251,10 +260,11 @@ def test_all_rows_equal_the_reference_whatever_the_order(
     stored.assert_snapshots_equal_the_reference(
         database, other, dict.fromkeys(oracle.TYPES, other_days)
     )
-    # Once more, everything in one pass: nothing is new.
+    # Once more, everything in one pass, one granularity after the other: nothing is new.
     before = stored.snapshots(database, one.id)
-    for type in oracle.TYPES:
-        assert make(database, institution, type, first, last) == 0
+    with mock.patch.object(timeline, "RANKED_TOGETHER", 0):
+        for type in oracle.TYPES:
+            assert make(database, institution, type, first, last) == 0
     assert stored.snapshots(database, one.id) == before
 
 
@@ -294,7 +304,9 @@ def test_single_days_late_in_a_long_history_use_totals(database: Database, seed:
 def test_rows_are_equal_bytes_in_another_database_at_another_time(
     database: Database, fresh_database_url: Any
 ) -> None:
-    """Keys differ there: students and boards came in another order, after other institutions."""
+    """Keys differ there: students and boards came in another order, after other institutions; and
+    no granularities are ranked together.
+    """
     from lb_pipelines.db.migrate import upgrade
 
     school = worlds.make_school(3, id="inst_x", events=80, metadata={"leaderboardRanking": "dense"})
@@ -306,8 +318,10 @@ def test_rows_are_equal_bytes_in_another_database_at_another_time(
     for where, what in ((database, school), (elsewhere, shuffled)):
         institution = worlds.load(where, what)
         first, last = worlds.span_of(what)
-        for type in oracle.TYPES:
-            make(where, institution, type, first, last)
+        together = 0 if where is elsewhere else timeline.RANKED_TOGETHER
+        with mock.patch.object(timeline, "RANKED_TOGETHER", together):
+            for type in oracle.TYPES:
+                make(where, institution, type, first, last)
         found.append(stored.contents(stored.snapshots(where, "inst_x")))
     elsewhere.close()
     assert found[0] == found[1]

@@ -5,7 +5,7 @@ place of boards that wait, events by their number.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, time
 from typing import Any
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lb_pipelines.core import timeline
+from lb_pipelines.core import timeline, windows
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.ranking import Ranking
 from lb_pipelines.core.sums import RunningSums, Sums, pair_codes
-from lb_pipelines.core.timeline import Boards
+from lb_pipelines.core.windows import Boards
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import aggregates as repository
@@ -33,21 +33,23 @@ from lb_pipelines_tests.test_boards import RUN, load
 def test_a_pass_holds_the_boards_of_one_granularity_at_a_time(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All but those of yesterday, last week and last month that later days are compared with."""
+    """All but those of last week and last month, which a week or a month is compared with."""
     school, institution = load(database, worlds.make_school(1, span=30, events=90))
     days = DayRange(*worlds.span_of(school))
-    met: list[tuple[date, Granularity, weakref.ref[Ranking]]] = []
-    held: set[tuple[Granularity, int]] = set()
+    met: list[tuple[Granularity, weakref.ref[Ranking]]] = []
+    held: set[Granularity] = set()
     while_ranking: set[Granularity] = set()
-    rank = timeline.rank
+    rank = windows.rank
+
+    def alive() -> Iterator[Granularity]:
+        return (granularity for granularity, ranking in met if ranking() is not None)
 
     def watched_rank(*of: Any) -> Ranking:
-        while_ranking.update(
-            granularity for _, granularity, ranking in met if ranking() is not None
-        )
+        while_ranking.update(alive())
         return rank(*of)
 
-    monkeypatch.setattr(timeline, "rank", watched_rank)
+    monkeypatch.setattr(timeline, "RANKED_TOGETHER", 0)
+    monkeypatch.setattr(windows, "rank", watched_rank)
     product = snapshots.product(BoardType.CLASS, RUN)
 
     class Watching:
@@ -55,12 +57,11 @@ def test_a_pass_holds_the_boards_of_one_granularity_at_a_time(
             self._rows = rows
 
         def take(self, boards: Boards, baseline: Boards | None) -> None:
-            for day, granularity, ranking in met:
-                if ranking() is not None:
-                    held.add((granularity, (boards.day - day).days))
+            held.update(alive())
             for one in (boards, baseline):
                 if one is not None:
-                    met.append((one.day, one.granularity, weakref.ref(one.ranking)))
+                    (granularity,) = set(one.granularities)
+                    met.append((granularity, weakref.ref(one.ranking)))
             self._rows.take(boards, baseline)
 
         def prepared(self) -> PreparedDay:
@@ -77,10 +78,8 @@ def test_a_pass_holds_the_boards_of_one_granularity_at_a_time(
         snapshots.product(BoardType.CAMPUS, RUN),
     ]
     list(writing.write(database, institution, products, days, RUN))
-    assert {granularity for _, granularity, _ in met} == set(Granularity)
-    waits = {Granularity.DAILY, Granularity.WEEKLY, Granularity.MONTHLY}
-    assert {granularity for granularity, _ in held} == while_ranking == waits
-    assert max(ago for granularity, ago in held if granularity is Granularity.DAILY) == 1
+    assert {granularity for granularity, _ in met} == set(Granularity)
+    assert held == while_ranking == {Granularity.WEEKLY, Granularity.MONTHLY}
 
 
 def test_a_mark_takes_the_narrowest_types() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lb_pipelines.core import json_lists
 from lb_pipelines.core.snapshot_content import rehash
 from lb_pipelines.core.snapshots import SnapshotRows, snapshot_rows
-from lb_pipelines.core.timeline import Boards
+from lb_pipelines.core.windows import Boards
 from lb_pipelines.core.words import Granularity, RankMethod
 from lb_pipelines.db.engine import Database
 from lb_pipelines_tests.test_ranking import BOARDS, ranked
@@ -32,15 +32,18 @@ def rows_of(
 ) -> SnapshotRows:
     def made(points: dict[int, dict[int, int]]) -> Boards:
         # Board ordinals small enough to look something up by.
-        few = {board % 6: members for board, members in points.items()}
+        few = {
+            Boards.number(Granularity.WEEKLY, board % 6): members
+            for board, members in points.items()
+        }
         ranking = ranked(few, RankMethod.COMPETITION)
         starts = np.full(len(ranking.boards), np.datetime64("2023-07-03", "D"))
-        return Boards(Granularity.WEEKLY, date(2023, 7, 9), starts, ranking)
+        return Boards(starts, ranking)
 
     return snapshot_rows(
         made(boards),
         made(before),
-        limit=limit,
+        limits=dict.fromkeys(Granularity, limit),
         enrolled=np.full(6, enrolled, np.int64),
         student_ids=json_lists.quoted(pa.array(ids, pa.string())),
     )

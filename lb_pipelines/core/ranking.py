@@ -107,8 +107,10 @@ class Ranking:
         """The distinct points of each board and how many have them."""
         return self._counted[1]
 
-    def top(self, limit: int) -> Top:
-        """The best `limit` of every board; inside a tie by student id, also where it is cut."""
+    def top(self, limit: int | Int64) -> Top:
+        """The best `limit` of every board, or int64[B] of each; inside a tie by student id, also
+        where it is cut.
+        """
         if not len(self.boards):
             return _NOBODY
         levels, shown = self.levels, np.minimum(self.sizes, limit)

@@ -5,7 +5,7 @@ Everything here is a pure function of the boards of a day and of the institution
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -15,7 +15,8 @@ import pyarrow as pa
 from lb_pipelines.core import distribution, json_lists
 from lb_pipelines.core.ranking import Float64, Int64, Ranking
 from lb_pipelines.core.sums import students_of
-from lb_pipelines.core.timeline import Boards
+from lb_pipelines.core.windows import Boards
+from lb_pipelines.core.words import Granularity
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,28 @@ class Statistics:
 
 @dataclass(frozen=True)
 class SnapshotRows:
-    """Rows to be stored, one per board: `boards` are ordinals, JSON columns are UTF-8 text."""
+    """Rows to be stored, one per board: `boards` are ordinals, JSON columns are UTF-8 text.
 
+    `ranked` int64[boards]: students ranked on each.
+    """
+
+    granularities: Sequence[Granularity]
     boards: Sequence[int]
     period_start: np.ndarray[tuple[int], np.dtype[np.datetime64]]
     entries: Sequence[bytes]
     statistics: Sequence[bytes]
     distribution: Sequence[bytes]
     content_hash: Sequence[bytes]
-    ranked: int
+    ranked: Int64
 
     def __len__(self) -> int:
         return len(self.boards)
 
 
-def statistics(ranking: Ranking, limit: int) -> Statistics:
-    """The statistics of every board of a ranking whose snapshots hold the top `limit`."""
+def statistics(ranking: Ranking, limit: int | Int64) -> Statistics:
+    """The statistics of every board of a ranking whose snapshots hold the top `limit`, or int64[B]
+    of each.
+    """
     starts, sizes, levels = ranking.starts[:-1], ranking.sizes, ranking.levels
     sums = ranking.sums if len(starts) else np.empty(0, np.int64)
 
@@ -81,16 +88,17 @@ def snapshot_rows(
     boards: Boards,
     baseline: Boards | None,
     *,
-    limit: int,
+    limits: Mapping[Granularity, int],
     enrolled: Int64,
     student_ids: pa.Array,
 ) -> SnapshotRows:
-    """The rows of one granularity's boards.
+    """The rows of these boards, which hold the top N by `limits`.
 
     `enrolled` int64 by board ordinal; `student_ids`: the JSON literals of the ids by student
     ordinal. `previousRank` is exact for whoever was ranked on the baseline's day, else null.
     """
-    ranking = boards.ranking
+    ranking, ordinals = boards.ranking, boards.ordinals
+    limit = boards.of_each(limits)
     top = ranking.top(limit)
     previous = np.zeros(len(top.members), np.int32)
     if baseline is not None:
@@ -106,10 +114,11 @@ def snapshot_rows(
         ),
         top.offsets,
     )
-    figures = _statistics_json(statistics(ranking, limit), enrolled[ranking.boards])
+    figures = _statistics_json(statistics(ranking, limit), enrolled[ordinals])
     packed = distribution.pack_all(ranking)
     return SnapshotRows(
-        boards=ranking.boards.tolist(),
+        granularities=boards.granularities,
+        boards=ordinals.tolist(),
         period_start=boards.period_start,
         entries=entries,
         statistics=figures,
@@ -120,7 +129,7 @@ def snapshot_rows(
                 boards.period_start.astype(str).tolist(), entries, figures, packed, strict=True
             )
         ],
-        ranked=len(ranking),
+        ranked=ranking.sizes,
     )
 
 

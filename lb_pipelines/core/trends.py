@@ -6,7 +6,7 @@ is positive. What had no value then has no change: null, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -18,8 +18,8 @@ from lb_pipelines.core.correlation import tau_b
 from lb_pipelines.core.ranking import Float64, Int32, Int64, Ranking, Top, rank
 from lb_pipelines.core.snapshots import statistics
 from lb_pipelines.core.sums import boards_of, students_of
-from lb_pipelines.core.timeline import Boards
-from lb_pipelines.core.words import RankMethod
+from lb_pipelines.core.windows import Boards
+from lb_pipelines.core.words import Granularity, RankMethod
 
 # How many of the biggest climbers and fallers a trend names.
 MOVERS = 5
@@ -27,13 +27,15 @@ MOVERS = 5
 
 @dataclass(frozen=True)
 class TrendRows:
-    """Rows to be stored, one per board; NaN stands for null, JSON columns are UTF-8 text.
+    """Rows to be stored, one per board: `boards` are ordinals, JSON columns are UTF-8 text, NaN
+    stands for null.
 
     `retained_share`: of the baseline's top N, the share that is in today's. `rank_correlation`:
     tau-b between the ranks then and now of today's entries that were ranked then. `leaders`:
     student ordinals of the first entries.
     """
 
+    granularities: Sequence[Granularity]
     boards: Sequence[int]
     ranked: Int64
     ranked_change: Int64
@@ -53,18 +55,25 @@ class TrendRows:
 
 
 def trend_rows(
-    boards: Boards, baseline: Boards | None, *, limit: int, student_ids: pa.Array
+    boards: Boards,
+    baseline: Boards | None,
+    *,
+    limits: Mapping[Granularity, int],
+    student_ids: pa.Array,
 ) -> TrendRows:
-    """The trends of one granularity's boards; `student_ids` are JSON literals by ordinal."""
-    now = boards.ranking
-    then = baseline.ranking if baseline is not None else _nobody()
+    """The trends of these boards, whose snapshots hold the top N by `limits`; `student_ids` are
+    JSON literals by ordinal.
+    """
+    baseline = baseline or _nobody()
+    now, then = boards.ranking, baseline.ranking
+    limit, limit_then = boards.of_each(limits), baseline.of_each(limits)
     top = now.top(limit)
     offsets, members, ranks, points = top.offsets, top.members, top.ranks, top.points
     owners = np.repeat(np.arange(len(now.boards)), np.diff(offsets))
     previous, points_then = then.find(members)
     known = previous > 0
 
-    figures, figures_then = statistics(now, limit), statistics(then, limit)
+    figures, figures_then = statistics(now, limit), statistics(then, limit_then)
     at = np.searchsorted(then.boards, now.boards)
     at[at == len(then.boards)] = 0
     had = then.boards[at] == now.boards if len(then.boards) else np.zeros(len(at), dtype=bool)
@@ -72,7 +81,9 @@ def trend_rows(
     def matched(values: Int64 | Float64) -> Float64:
         return np.where(had, values[at] if len(values) else 0, np.nan).astype(np.float64)
 
-    moves = _Moves(now, then, top, limit, owners, previous)
+    # Three are named however few a board shows.
+    top3 = top.first(3) if (limit >= 3).all() else now.top(3)
+    moves = _Moves(now, then, top, top3, then.top(limit_then), owners, previous)
     top_then = np.where(had, np.minimum(matched(figures_then.ranked), limit), np.nan)
     stayed = np.bincount(owners[moves.stayed], minlength=len(now.boards))
     known_offsets = np.concatenate(
@@ -106,7 +117,8 @@ def trend_rows(
     # What is undefined is a NaN of either sign, as the processor has it; null in the table.
     numbers[np.isnan(numbers)] = np.nan
     return TrendRows(
-        now.boards.tolist(),
+        boards.granularities,
+        boards.ordinals.tolist(),
         *columns,
         leaders=students_of(members[offsets[:-1]]).tolist(),
         movement=movement,
@@ -130,21 +142,20 @@ class _Moves:
         now: Ranking,
         then: Ranking,
         top: Top,
-        limit: int,
+        top3: Top,
+        top_then: Top,
         owners: Int64,
         previous: Int32,
     ) -> None:
-        self._now = now
-        # Three are named however few a board shows.
-        self._top3 = top.first(3) if limit >= 3 else now.top(3)
-        members = top.members
-        top_then = then.top(limit).members
-        self.stayed = np.isin(members, top_then)
-        at = np.searchsorted(now.boards, boards_of(top_then))
+        self._now, self._top3 = now, top3
+        members, members_then = top.members, top_then.members
+        self.stayed = np.isin(members, members_then)
+        boards_then = boards_of(members_then)
+        at = np.searchsorted(now.boards, boards_then)
         at[at == len(now.boards)] = 0
-        gone = ~np.isin(top_then, members) & (now.boards[at] == boards_of(top_then))
+        gone = ~np.isin(members_then, members) & (now.boards[at] == boards_then)
         self._members, self._owners = members, owners
-        self._leavers, self._leaver_owners = top_then[gone], at[gone]
+        self._leavers, self._leaver_owners = members_then[gone], at[gone]
         ranks_now, _ = now.find(self._leavers)
         ranks_then, _ = then.find(self._leavers)
         # Whoever fell out of the top N has fallen too: judge all who are ranked then and now.
@@ -216,6 +227,7 @@ def _ids(members: Int64, student_ids: pa.Array) -> pa.Array:
     return student_ids.take(pa.array(students_of(members)))
 
 
-def _nobody() -> Ranking:
+def _nobody() -> Boards:
     nothing = np.empty(0, np.int64)
-    return rank(nothing.astype(np.int32), nothing, nothing, RankMethod.COMPETITION)
+    ranking = rank(nothing.astype(np.int32), nothing, nothing, RankMethod.COMPETITION)
+    return Boards(np.empty(0, "datetime64[D]"), ranking)

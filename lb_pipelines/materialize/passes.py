@@ -18,8 +18,8 @@ from lb_pipelines.core import json_lists, timeline
 from lb_pipelines.core.enrolment import Enrolment
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
-from lb_pipelines.core.timeline import Boards, BoardTerms
-from lb_pipelines.core.words import BoardType
+from lb_pipelines.core.windows import Boards, BoardTerms
+from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import aggregates as repository
 from lb_pipelines.db.repositories import directory, institutions, totals, writers
@@ -37,8 +37,8 @@ class Origin:
     watermark: datetime | None
 
 
-# A day's ranked boards with their baselines, by granularity, once: they take much room, and each is
-# to be gone before the next.
+# A day's ranked boards with their baselines, once: one granularity after the other where they take
+# much room, each to be gone before the next; all together where they take little.
 DayOfBoards = tuple[Origin, Iterable[tuple[Boards, Boards | None]]]
 
 
@@ -47,8 +47,8 @@ class Pass:
     """An open pass over one type: `days` yields in ascending order; ids are by ordinal.
 
     `first` is its first day; `references` are the boards' ids as UTF-8; `student_ids` plain texts,
-    `student_literals` the same as JSON string literals. They were read after so many `erasures`,
-    and are not to be written after another one.
+    `student_literals` the same as JSON string literals; `limits`: the institution's N. They were
+    read after so many `erasures`, and are not to be written after another one.
     """
 
     institution: Institution
@@ -58,6 +58,7 @@ class Pass:
     references: Sequence[bytes]
     student_ids: pa.Array
     student_literals: pa.Array
+    limits: Mapping[Granularity, int]
     enrolment: Enrolment
     days: Iterator[DayOfBoards]
 
@@ -143,6 +144,7 @@ def _passes(
             references=[id.encode() for id in index.ids.to_pylist()],
             student_ids=students.ids,
             student_literals=literals,
+            limits={g: institution.limit(type, g) for g in Granularity},
             enrolment=enrolments[type],
             days=walk(type, index, board_terms),
         )

@@ -19,7 +19,7 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, contiguous_ranges
 from lb_pipelines.core.ranking import Int32
 from lb_pipelines.core.sums import RunningSums, Sums, Total, boards_of, pair_codes, students_of
-from lb_pipelines.core.timeline import BoardTerms
+from lb_pipelines.core.windows import BoardTerms
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import aggregates as repository

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property, partial
@@ -12,7 +13,7 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.ranking import Int64
 from lb_pipelines.core.snapshots import SnapshotRows, snapshot_rows
-from lb_pipelines.core.timeline import Boards
+from lb_pipelines.core.windows import Boards
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import bulk
 from lb_pipelines.db.engine import Database
@@ -86,60 +87,61 @@ class _Rows:
     opened: Pass
     provenance: Provenance
     origin: Origin
-    rows: dict[Granularity, SnapshotRows] = field(default_factory=dict)
+    parts: list[SnapshotRows] = field(default_factory=list)
 
     @cached_property
     def _enrolled(self) -> Int64:
         return self.opened.enrolment.on(self.origin.day)
 
     def take(self, boards: Boards, baseline: Boards | None) -> None:
-        self.rows[boards.granularity] = snapshot_rows(
+        rows = snapshot_rows(
             boards,
             baseline,
-            limit=self.opened.institution.limit(self.opened.type, boards.granularity),
+            limits=self.opened.limits,
             enrolled=self._enrolled,
             student_ids=self.opened.student_literals,
         )
+        self.parts.append(rows)
 
     def prepared(self) -> PreparedDay:
-        numbers = writing.boards_by_granularity(self.rows)
-        for name, granularity in (
-            ("ranked", Granularity.ALL_TIME),
-            ("ranked_today", Granularity.DAILY),
-        ):
-            part = self.rows.get(granularity)
-            numbers[name] = part.ranked if part else 0
+        granularities = [of for part in self.parts for of in part.granularities]
+        numbers = writing.boards_by_granularity(granularities)
+        ranked = Counter[Granularity]()
+        for part in self.parts:
+            for granularity, students in zip(part.granularities, part.ranked.tolist(), strict=True):
+                ranked[granularity] += students
+        numbers["ranked"] = ranked[Granularity.ALL_TIME]
+        numbers["ranked_today"] = ranked[Granularity.DAILY]
         return PreparedDay(
             self.origin,
-            sum(map(len, self.rows.values())),
+            len(granularities),
             numbers,
-            partial(_columns, self.opened, self.origin, self.rows, self.provenance),
+            partial(_columns, self.opened, self.origin, self.parts, self.provenance),
         )
 
 
 def _columns(
     opened: Pass,
     origin: Origin,
-    rows: dict[Granularity, SnapshotRows],
+    parts: Sequence[SnapshotRows],
     provenance: Provenance,
 ) -> Columns:
     """The binary fields of all rows, in the order of `copy_in` in snapshots.sql."""
     made_from = writing.provenance_json(origin, provenance)
-    parts = list(rows.items())
-    count = sum(len(part) for _, part in parts)
+    count = sum(map(len, parts))
     return [
         repeat(opened.institution.id.encode(), count),
         repeat(opened.type.value.encode(), count),
-        (opened.references[board] for _, part in parts for board in part.boards),
-        chain.from_iterable(repeat(g.value.encode(), len(part)) for g, part in parts),
+        (opened.references[board] for part in parts for board in part.boards),
+        (granularity.encode() for part in parts for granularity in part.granularities),
         repeat(bulk.encode_date(origin.day), count),
-        chain.from_iterable(bulk.encode_dates(part.period_start) for _, part in parts),
-        bulk.encode_jsonb(text for _, part in parts for text in part.entries),
+        chain.from_iterable(bulk.encode_dates(part.period_start) for part in parts),
+        bulk.encode_jsonb(text for part in parts for text in part.entries),
         bulk.encode_jsonb(
             b"{" + figures + b',"provenance":' + made_from + b"}"
-            for _, part in parts
+            for part in parts
             for figures in part.statistics
         ),
-        (packed for _, part in parts for packed in part.distribution),
-        (digest for _, part in parts for digest in part.content_hash),
+        (packed for part in parts for packed in part.distribution),
+        (digest for part in parts for digest in part.content_hash),
     ]

@@ -6,7 +6,7 @@ the days that a leader has led count materialized days.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
@@ -17,8 +17,8 @@ import numpy as np
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, baseline_day
 from lb_pipelines.core.ranking import Float64
-from lb_pipelines.core.timeline import Boards
 from lb_pipelines.core.trends import TrendRows, trend_rows
+from lb_pipelines.core.windows import Boards
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import bulk
 from lb_pipelines.db.engine import Database
@@ -91,42 +91,43 @@ class _Rows:
 
     of_pass: _Trends
     origin: Origin
-    rows: dict[Granularity, TrendRows] = field(default_factory=dict)
+    parts: list[TrendRows] = field(default_factory=list)
 
     def take(self, boards: Boards, baseline: Boards | None) -> None:
         opened = self.of_pass.opened
-        self.rows[boards.granularity] = trend_rows(
-            boards,
-            baseline,
-            limit=opened.institution.limit(opened.type, boards.granularity),
-            student_ids=opened.student_literals,
+        rows = trend_rows(
+            boards, baseline, limits=opened.limits, student_ids=opened.student_literals
         )
+        self.parts.append(rows)
 
     def prepared(self) -> PreparedDay:
-        of_pass = self.of_pass
-        led = _leads(of_pass.opened, self.rows, self.origin.day, of_pass.led)
+        of_pass, parts = self.of_pass, self.parts
+        led = _leads(of_pass.opened, parts, self.origin.day, of_pass.led)
         of_pass.led = led
-        numbers = writing.boards_by_granularity(self.rows)
-        all_time = self.rows.get(Granularity.ALL_TIME)
+        granularities = [of for part in parts for of in part.granularities]
+        numbers = writing.boards_by_granularity(granularities)
+        all_time = np.array([of is Granularity.ALL_TIME for of in granularities], bool)
         for name in ("retained_share", "rank_correlation"):
-            values = getattr(all_time, name) if all_time is not None else np.empty(0)
-            if not np.isnan(values).all():
-                numbers[name] = float(np.nanmean(values))
+            values = np.concatenate([np.empty(0), *(getattr(part, name) for part in parts)])
+            if not np.isnan(values[all_time]).all():
+                numbers[name] = float(np.nanmean(values[all_time]))
         return PreparedDay(
             self.origin,
-            sum(map(len, self.rows.values())),
+            len(granularities),
             numbers,
-            partial(_columns, of_pass.opened, self.origin, self.rows, led, of_pass.provenance),
+            partial(_columns, of_pass.opened, self.origin, parts, led, of_pass.provenance),
         )
 
 
-def _leads(opened: Pass, rows: dict[Granularity, TrendRows], day: date, led: Leads) -> Leads:
+def _leads(opened: Pass, parts: Sequence[TrendRows], day: date, led: Leads) -> Leads:
     """Who leads each board on `day` and since when, given who led on the day before."""
     leads: Leads = {}
-    for granularity, part in rows.items():
+    for part in parts:
         students = opened.student_ids.take(part.leaders).to_pylist()
-        for board, student in zip(part.boards, students, strict=True):
-            name = opened.references[board], granularity.value.encode()
+        for board, granularity, student in zip(
+            part.boards, part.granularities, students, strict=True
+        ):
+            name = opened.references[board], granularity.encode()
             before = led.get(name)
             goes_on = before is not None and before.student_id == student
             leads[name] = before if before and goes_on else Leader(student, day)
@@ -136,24 +137,27 @@ def _leads(opened: Pass, rows: dict[Granularity, TrendRows], day: date, led: Lea
 def _columns(
     opened: Pass,
     origin: Origin,
-    rows: dict[Granularity, TrendRows],
+    parts: Sequence[TrendRows],
     leads: Leads,
     provenance: Provenance,
 ) -> Columns:
     """The binary fields of all rows, in the order of `copy_in` in trends.sql."""
     metadata = b'{"provenance":' + writing.provenance_json(origin, provenance) + b"}"
-    parts = list(rows.items())
-    count = sum(len(part) for _, part in parts)
+    count = sum(map(len, parts))
+    granularities = [of for part in parts for of in part.granularities]
+    compared = {g: bulk.encode_date(baseline_day(g, origin.day)) for g in Granularity}
+    boards = (board for part in parts for board in part.boards)
     names = [
-        (opened.references[board], g.value.encode()) for g, part in parts for board in part.boards
+        (opened.references[board], of.encode())
+        for board, of in zip(boards, granularities, strict=True)
     ]
 
     def floats(column: str) -> Iterator[bytes | None]:
-        return chain.from_iterable(_nullable(getattr(part, column)) for _, part in parts)
+        return chain.from_iterable(_nullable(getattr(part, column)) for part in parts)
 
     def integers(column: str) -> Iterator[bytes]:
         return chain.from_iterable(
-            bulk.encode_numbers(getattr(part, column), "i4") for _, part in parts
+            bulk.encode_numbers(getattr(part, column), "i4") for part in parts
         )
 
     return [
@@ -162,9 +166,7 @@ def _columns(
         (reference for reference, _ in names),
         (granularity for _, granularity in names),
         repeat(bulk.encode_date(origin.day), count),
-        chain.from_iterable(
-            repeat(bulk.encode_date(baseline_day(g, origin.day)), len(part)) for g, part in parts
-        ),
+        (compared[of] for of in granularities),
         (bulk.encode_date(leads[name].since) for name in names),
         integers("ranked"),
         integers("ranked_change"),
@@ -175,9 +177,9 @@ def _columns(
         floats("retained_share"),
         floats("rank_correlation"),
         (leads[name].student_id.encode() for name in names),
-        (digest for _, part in parts for digest in part.content_hash),
-        bulk.encode_jsonb(text for _, part in parts for text in part.movement),
-        bulk.encode_jsonb(text for _, part in parts for text in part.students),
+        (digest for part in parts for digest in part.content_hash),
+        bulk.encode_jsonb(text for part in parts for text in part.movement),
+        bulk.encode_jsonb(text for part in parts for text in part.students),
         bulk.encode_jsonb(repeat(metadata, count)),
     ]
 

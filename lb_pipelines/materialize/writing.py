@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -23,7 +23,7 @@ import psycopg
 
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange
-from lb_pipelines.core.timeline import Boards
+from lb_pipelines.core.windows import Boards
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import ledger, snapshot_months, writers
@@ -57,11 +57,11 @@ class RowsOfDay(Protocol):
     """What a product makes of one day's boards."""
 
     def take(self, boards: Boards, baseline: Boards | None) -> None:
-        """Make the rows of one granularity; the boards are not to be held."""
+        """Make the rows of some granularities; the boards are not to be held."""
         ...
 
     def prepared(self) -> PreparedDay:
-        """The rows of all granularities that were taken."""
+        """The rows of all boards that were taken."""
         ...
 
 
@@ -289,14 +289,12 @@ class _Writer:
         )
 
 
-def boards_by_granularity(rows: Mapping[Granularity, object]) -> dict[str, int | float]:
-    """How many boards each granularity has, for plots: `daily_boards`, ..., `all_time_boards`."""
-    return {
-        f"{granularity.replace('-', '_')}_boards": len(rows[granularity])  # type: ignore[arg-type]
-        if granularity in rows
-        else 0
-        for granularity in Granularity
-    }
+def boards_by_granularity(boards: Iterable[Granularity]) -> dict[str, int | float]:
+    """How many of the boards each granularity has, for plots: `daily_boards`, ...,
+    `all_time_boards`.
+    """
+    counts = Counter(boards)
+    return {f"{of.replace('-', '_')}_boards": counts[of] for of in Granularity}
 
 
 def provenance_json(origin: Origin, provenance: Provenance) -> bytes:

@@ -18,7 +18,7 @@ from lb_pipelines.core.enrolment import Enrolment
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import Term
 from lb_pipelines.core.ranking import Int32, Int64
-from lb_pipelines.core.timeline import BoardTerms
+from lb_pipelines.core.windows import BoardTerms
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import bulk, queries
 from lb_pipelines.db.engine import Connection
