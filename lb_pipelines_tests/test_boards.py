@@ -27,7 +27,7 @@ from lb_pipelines.core.windows import Boards, BoardTerms
 from lb_pipelines.core.words import BoardType, Granularity, RankMethod
 from lb_pipelines.db import bulk
 from lb_pipelines.db.engine import Database
-from lb_pipelines.materialize import aggregates, snapshots
+from lb_pipelines.materialize import aggregates, snapshots, trends, writing
 from lb_pipelines.materialize.results import Provenance
 from lb_pipelines_tests import oracle, stored, worlds
 from lb_pipelines_tests.oracle import School
@@ -388,6 +388,49 @@ def test_aggregates_say_what_they_hold(database: Database) -> None:
     for result in aggregates.materialize(database, institution, DayRange(first, last), RUN):
         assert result.written == 0
         assert result.rows == results[result.day].rows
+
+
+@pytest.mark.parametrize("together", [0, timeline.RANKED_TOGETHER])
+def test_snapshots_and_trends_say_what_is_plotted_of_a_day(
+    database: Database, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    monkeypatch.setattr(timeline, "RANKED_TOGETHER", together)
+    school, institution = load(database, worlds.make_school(6, span=20, events=90))
+    days = DayRange(*worlds.span_of(school))
+    products = [of.product(BoardType.CLASS, RUN) for of in (snapshots, trends)]
+    told = {
+        (result.asset, result.day): dict(result.numbers)
+        for result in writing.write(database, institution, products, days, RUN)
+    }
+    rows = stored.snapshots(database, school.id)
+    with database.transaction() as connection:
+        means = connection.execute(
+            "SELECT snapshot_date, avg(retained_share), avg(rank_correlation)"
+            " FROM lb.leaderboard_trends"
+            " WHERE institution_id = %s AND time_granularity = 'all-time' GROUP BY 1",
+            (school.id,),
+        ).fetchall()
+    compared = {day: both for day, *both in means}
+    for day in days:
+        boards = {
+            f"{granularity.replace('-', '_')}_boards": sum(
+                key[2:] == (granularity, day) for key in rows
+            )
+            for granularity in Granularity
+        }
+        ranked = {
+            name: sum(
+                row.metadata["ranked"] for key, row in rows.items() if key[2:] == (granularity, day)
+            )
+            for name, granularity in (("ranked", "all-time"), ("ranked_today", "daily"))
+        }
+        assert told["class_snapshots", day] == boards | ranked
+        names = ("retained_share", "rank_correlation")
+        expected = zip(names, compared.get(day, (None, None)), strict=True)
+        assert told["class_trends", day] == boards | {
+            name: pytest.approx(mean) for name, mean in expected if mean is not None
+        }
+    assert {mean is None for both in compared.values() for mean in both} == {True, False}
 
 
 def test_ids_come_back_from_the_database_as_they_are(database: Database) -> None:
