@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lb_pipelines.core.distribution import Distribution, unpack
-from lb_pipelines.core.ranking import Int64
+from lb_pipelines.core.ranking import Int64, opens
 from lb_pipelines.core.words import RankMethod
 
 
@@ -121,12 +121,11 @@ def previous_ranks(
     Who stands in its entries has that rank; who does not, was ranked behind them or not at all.
     """
     count = len(earlier)
-    opens = np.ones(count, dtype=bool)
-    opens[1:] = earlier.points[1:] != earlier.points[:-1]
+    begins = opens(earlier.points)
     place = np.arange(count)
     then = {
-        RankMethod.COMPETITION: np.maximum.accumulate(np.where(opens, place, 0)) + 1,
-        RankMethod.DENSE: np.cumsum(opens),
+        RankMethod.COMPETITION: np.maximum.accumulate(np.where(begins, place, 0)) + 1,
+        RankMethod.DENSE: np.cumsum(begins),
         RankMethod.ORDINAL: place + 1,
     }[method]
     sorter = np.argsort(earlier.students, kind="stable")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lb_pipelines.core.ranking import Float64, Int32, Int64
+from lb_pipelines.core.ranking import Float64, Int32, Int64, opens
 
 
 def tau_b(x: Int32, y: Int32, offsets: Int64) -> Float64:
@@ -29,7 +29,7 @@ def tau_b(x: Int32, y: Int32, offsets: Int64) -> Float64:
     tied_y = _tied_pairs(len(sizes), groups, y[by_y])
     tied_both = _tied_pairs(len(sizes), groups, x, y)
     levels = np.empty(len(y), dtype=np.int64)
-    levels[by_y] = np.cumsum(_opens(groups, y[by_y]))
+    levels[by_y] = np.cumsum(opens(groups, y[by_y]))
     levels -= np.minimum.reduceat(levels, offsets[:-1][sizes > 0]).repeat(sizes[sizes > 0])
     discordant = _inversions(len(sizes), groups, levels)
 
@@ -38,19 +38,9 @@ def tau_b(x: Int32, y: Int32, offsets: Int64) -> Float64:
         return agreement / np.sqrt((pairs - tied_x) * (pairs - tied_y).astype(float))
 
 
-def _opens(*columns: Int64 | Int32) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Where a run of equal rows begins."""
-    opens = np.ones(len(columns[0]), dtype=bool)
-    if len(opens):
-        opens[1:] = False
-        for column in columns:
-            opens[1:] |= column[1:] != column[:-1]
-    return opens
-
-
 def _tied_pairs(count: int, groups: Int64, *columns: Int32) -> Int64:
     """Per group, the pairs of rows that are equal in all columns, given that equal rows adjoin."""
-    begins = np.flatnonzero(_opens(groups, *columns))
+    begins = np.flatnonzero(opens(groups, *columns))
     lengths = np.diff(np.append(begins, len(groups)))
     return _sum_by(count, groups[begins], lengths * (lengths - 1) // 2)
 
@@ -66,7 +56,7 @@ def _inversions(count: int, groups: Int64, levels: Int64) -> Int64:
     position = np.arange(len(levels))
     for bit in reversed(range(int(levels.max(initial=0)).bit_length())):
         ones = (levels >> bit) & 1
-        begins = np.flatnonzero(_opens(segments))
+        begins = np.flatnonzero(opens(segments))
         lengths = np.diff(np.append(begins, len(levels)))
         first = np.repeat(begins, lengths)
         running = np.cumsum(ones) - ones

@@ -10,7 +10,7 @@ from datetime import date
 
 import numpy as np
 
-from lb_pipelines.core.ranking import Int32, Int64
+from lb_pipelines.core.ranking import Int32, Int64, opens
 from lb_pipelines.core.sums import ascending, boards_of, pair_codes
 
 _EPOCH = date(1970, 1, 1)
@@ -41,6 +41,4 @@ class Enrolment:
         """int64[boards]: students enrolled on each board on `day`."""
         number = (day - _EPOCH).days
         codes = self.codes[(self.begins <= number) & (number < self.ends)]
-        once = np.ones(len(codes), dtype=bool)
-        once[1:] = codes[1:] != codes[:-1]
-        return np.bincount(boards_of(codes[once]), minlength=self.board_count)
+        return np.bincount(boards_of(codes[opens(codes)]), minlength=self.board_count)

@@ -79,9 +79,7 @@ class Ranking:
     """
 
     def __init__(self, boards: Int32, members: Int64, points: Int64, method: RankMethod) -> None:
-        opens = np.ones(len(boards), dtype=bool)
-        opens[1:] = boards[1:] != boards[:-1]
-        begins = np.flatnonzero(opens)
+        begins = np.flatnonzero(opens(boards))
         self.boards: Int32 = boards[begins].astype(np.int32, copy=False)
         self.starts: Int64 = np.append(begins, len(boards))
         self.members = members
@@ -237,6 +235,15 @@ class _Keys:
         return self.lift[owners] - points
 
 
+def opens(*columns: Int64 | Int32) -> NDArray[np.bool_]:
+    """Where a run of equal rows begins."""
+    begins = np.ones(len(columns[0]), dtype=bool)
+    begins[1:] = False
+    for column in columns:
+        begins[1:] |= column[1:] != column[:-1]
+    return begins
+
+
 def _order(owners: Int64, points: Int64) -> Int64:
     """The permutation that sorts by board, points descending, position; boards ascend already."""
     count = len(owners)
@@ -260,9 +267,7 @@ def _order(owners: Int64, points: Int64) -> Int64:
 
 def _runs(ascending: Int64) -> tuple[Int64, Int64]:
     """The distinct values, and how often each is there."""
-    opens = np.ones(len(ascending), dtype=bool)
-    opens[1:] = ascending[1:] != ascending[:-1]
-    begins = np.flatnonzero(opens)
+    begins = np.flatnonzero(opens(ascending))
     return ascending[begins], np.diff(np.append(begins, len(ascending)))
 
 

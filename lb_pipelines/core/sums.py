@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lb_pipelines.core.packed import narrowest
-from lb_pipelines.core.ranking import Int32, Int64
+from lb_pipelines.core.ranking import Int32, Int64, opens
 
 Number = TypeVar("Number", bound=np.integer[Any])
 
@@ -58,7 +58,7 @@ class Sums:
             return cls.empty()
         order = ascending(codes)
         codes = codes[order]
-        begins = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
+        begins = np.flatnonzero(opens(codes))
         return cls(
             codes[begins],
             np.add.reduceat(points[order], begins, dtype=np.int64),
@@ -112,7 +112,7 @@ class RunningSums:
             return
         # Sorting finds the distinct ones several times faster than np.unique's hashing.
         fresh.sort()
-        fresh = fresh[np.concatenate(([True], fresh[1:] != fresh[:-1]))]
+        fresh = fresh[opens(fresh)]
         where = np.searchsorted(self.codes, fresh)
 
         def widen(values: NDArray[Number], absent: int = 0) -> NDArray[Number]:

@@ -27,7 +27,7 @@ SHORTEST_JUMP_ONTO_A_MISSING_TOTAL = timedelta(days=7)
 # size weighs more than the room that it takes.
 RANKED_TOGETHER = 1 << 14
 # Their baselines are those of a week or a month of days, and are ranked once for all of them.
-_SERVES_LONG = (Granularity.WEEKLY, Granularity.MONTHLY)
+_SERVE_LONG = ((Granularity.WEEKLY,), (Granularity.MONTHLY,))
 # Days read at once: enough to make growing the universe cheap, few enough to stay small.
 DAYS_READ_AT_ONCE = 4
 
@@ -160,22 +160,22 @@ def walk(
     """
     sums = sums or RunningSums()
     windows = Windows(sums, board_terms, first_event_day, method)
-    kept: dict[Granularity, tuple[date, Boards | None]] = {}
+    kept: dict[tuple[Granularity, ...], tuple[Mapping[Granularity, date], Boards | None]] = {}
 
-    def baseline(granularities: Sequence[Granularity], day: date) -> Boards | None:
-        as_of: dict[Granularity, tuple[date, State]] = {}
-        for granularity in granularities:
-            before = baseline_day(granularity, day)
-            if before >= first_event_day:
-                state = sums.marked(before + ONE_DAY)
-                assert state is not None
-                as_of[granularity] = before, state
-        if len(as_of) != 1 or granularities[0] not in _SERVES_LONG:
-            return windows.boards(as_of)
-        ((granularity, (before, _)),) = as_of.items()
-        if granularity not in kept or kept[granularity][0] != before:
-            kept[granularity] = before, windows.boards(as_of)
-        return kept[granularity][1]
+    def after(day: date) -> State:
+        state = sums.marked(day + ONE_DAY)
+        assert state is not None
+        return state
+
+    def baseline(granularities: tuple[Granularity, ...], day: date) -> Boards | None:
+        days = {granularity: baseline_day(granularity, day) for granularity in granularities}
+        kept_days, boards = kept.get(granularities, ({}, None))
+        if days != kept_days:
+            as_of = {of: (on, after(on)) for of, on in days.items() if on >= first_event_day}
+            boards = windows.boards(as_of)
+        if granularities in _SERVE_LONG:
+            kept[granularities] = days, boards
+        return boards
 
     def ranked(day: date) -> Iterator[tuple[Boards, Boards | None]]:
         few = len(sums.codes) <= RANKED_TOGETHER

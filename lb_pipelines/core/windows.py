@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lb_pipelines.core.periods import Term, institution_term, window_start
 from lb_pipelines.core.ranking import Int32, Int64, Ranking, rank
-from lb_pipelines.core.sums import STUDENT_BITS, RunningSums, State, boards_of
+from lb_pipelines.core.sums import STUDENT_BITS, RunningSums, State, ascending, boards_of
 from lb_pipelines.core.words import Granularity, RankMethod
 
 # The number of a board: the place of its granularity above the bits of its ordinal. It fits in an
@@ -64,8 +64,8 @@ class Boards:
     period_start: NDArray[np.datetime64]
     ranking: Ranking
 
-    @classmethod
-    def number(cls, granularity: Granularity, ordinal: int) -> int:
+    @staticmethod
+    def number(granularity: Granularity, ordinal: int) -> int:
         """The number of a board."""
         return (_GRANULARITIES.index(granularity) << _ORDINAL_BITS) | ordinal
 
@@ -139,18 +139,19 @@ class Windows:
     def _term_window(self, day: date, state: State) -> tuple[Int64, Int64, NDArray[np.datetime64]]:
         sums, own = self.sums, self.terms.own
         held = self.terms.on(day)
+        term_of = None if own is None else own[boards_of(sums.codes)]
         parts = [
             _since(
                 sums.codes,
                 state,
                 sums.marked(term.starts_on),
-                None if own is None else own[boards_of(sums.codes)] == index,
+                None if term_of is None else term_of == index,
             )
             for term, index in held
         ]
         codes, points = (_joined([part[side] for part in parts]) for side in (0, 1))
         if len(parts) > 1:
-            order = np.argsort(codes)
+            order = ascending(codes)
             codes, points = codes[order], points[order]
         if own is None:
             return codes, points, np.array(held[0][0].starts_on if held else day, "datetime64[D]")

@@ -15,7 +15,7 @@ import numpy as np
 
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, contiguous_ranges, local_day
-from lb_pipelines.core.ranking import Int64
+from lb_pipelines.core.ranking import Int64, opens
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import aggregates as repository
 from lb_pipelines.db.repositories import ledger
@@ -81,9 +81,7 @@ def group(keys: Int64, points: Int64, events: Int64) -> Cells:
         return Cells(keys.reshape(4, 0), points, events)
     order = _order(keys)
     keys = keys[:, order]
-    opens = np.ones(len(order), dtype=bool)
-    opens[1:] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
-    begins = np.flatnonzero(opens)
+    begins = np.flatnonzero(opens(*keys))
     return Cells(
         keys[:, begins],
         np.add.reduceat(points[order], begins),

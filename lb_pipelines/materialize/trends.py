@@ -124,14 +124,19 @@ def _leads(opened: Pass, parts: Sequence[TrendRows], day: date, led: Leads) -> L
     leads: Leads = {}
     for part in parts:
         students = opened.student_ids.take(part.leaders).to_pylist()
-        for board, granularity, student in zip(
-            part.boards, part.granularities, students, strict=True
-        ):
-            name = opened.references[board], granularity.encode()
+        for name, student in zip(_names(opened, part), students, strict=True):
             before = led.get(name)
             goes_on = before is not None and before.student_id == student
             leads[name] = before if before and goes_on else Leader(student, day)
     return leads
+
+
+def _names(opened: Pass, part: TrendRows) -> list[tuple[bytes, bytes]]:
+    """Reference id and granularity of each board, as UTF-8."""
+    return [
+        (opened.references[board], granularity.encode())
+        for board, granularity in zip(part.boards, part.granularities, strict=True)
+    ]
 
 
 def _columns(
@@ -144,13 +149,8 @@ def _columns(
     """The binary fields of all rows, in the order of `copy_in` in trends.sql."""
     metadata = b'{"provenance":' + writing.provenance_json(origin, provenance) + b"}"
     count = sum(map(len, parts))
-    granularities = [of for part in parts for of in part.granularities]
     compared = {g: bulk.encode_date(baseline_day(g, origin.day)) for g in Granularity}
-    boards = (board for part in parts for board in part.boards)
-    names = [
-        (opened.references[board], of.encode())
-        for board, of in zip(boards, granularities, strict=True)
-    ]
+    names = [name for part in parts for name in _names(opened, part)]
 
     def floats(column: str) -> Iterator[bytes | None]:
         return chain.from_iterable(_nullable(getattr(part, column)) for part in parts)
@@ -166,7 +166,7 @@ def _columns(
         (reference for reference, _ in names),
         (granularity for _, granularity in names),
         repeat(bulk.encode_date(origin.day), count),
-        (compared[of] for of in granularities),
+        (compared[of] for part in parts for of in part.granularities),
         (bulk.encode_date(leads[name].since) for name in names),
         integers("ranked"),
         integers("ranked_change"),
