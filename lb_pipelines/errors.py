@@ -57,6 +57,16 @@ class InvalidInstitution(LeaderboardError):
     """A column of an institution that cannot be used (id, zone, start month)."""
 
 
+class UnknownZone(LeaderboardError):
+    """A name that is no time zone of the pinned `tzdata` package."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name!r} is no IANA time zone", "Use a name like 'Europe/London', in its exact case"
+        )
+        self.name = name
+
+
 class InvalidPartition(LeaderboardError):
     """A day or partition key outside what the project holds."""
 

@@ -223,3 +223,14 @@ def test_clock_and_sleep_are_arguments(path: Path) -> None:
             assert not re.search(
                 r"(date|datetime)\.(now|today|utcnow)$|^time\.(sleep|time)$", called
             )
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path != PACKAGE / "core" / "zones.py"], ids=name
+)
+def test_zones_are_loaded_by_core_zones_alone(path: Path) -> None:
+    """`ZoneInfo(...)` prefers the system's files, which may say something else."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert not re.search(r"(^|\.)ZoneInfo(\.\w+)?$|(^|\.)gettz$|^pytz\.", called)

@@ -10,10 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from lb_pipelines.core.words import BoardType, Granularity, RankMethod
-from lb_pipelines.errors import InactiveInstitution, InvalidInstitution, InvalidSetting
+from lb_pipelines.core.zones import load_zone
+from lb_pipelines.errors import (
+    InactiveInstitution,
+    InvalidInstitution,
+    InvalidSetting,
+    UnknownZone,
+)
 
 DEFAULT_LIMITS: Mapping[BoardType, Mapping[Granularity, int]] = {
     BoardType.CLASS: dict(zip(Granularity, (20, 50, 100, 100, 100), strict=True)),
@@ -39,8 +45,8 @@ class Institution:
     def zone(self) -> ZoneInfo:
         """The zone of its days; raises `InvalidInstitution` where the name is no IANA zone."""
         try:
-            return ZoneInfo(self.time_zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
+            return load_zone(self.time_zone)
+        except UnknownZone:
             raise InvalidInstitution(
                 f"Institution {self.id!r}: {self.time_zone!r} is no IANA time zone",
                 "Set time_zone to a name like 'Europe/London'",

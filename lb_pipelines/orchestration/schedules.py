@@ -5,7 +5,6 @@ A tick reads what is there and decides; it writes nothing. What reacts to data l
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from dagster import (
     DefaultScheduleStatus,
@@ -19,6 +18,7 @@ from dagster import (
 
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, closed_through, days_between
+from lb_pipelines.core.zones import load_zone
 from lb_pipelines.db.repositories import institutions, progress
 from lb_pipelines.errors import InvalidInstitution
 from lb_pipelines.orchestration import requests
@@ -121,7 +121,7 @@ def _closed_days(institution: Institution, start_day: date, now: datetime) -> li
         zone = institution.zone
     except InvalidInstitution:
         # Its run says so and fails; a tick that failed here would hold up all the others.
-        zone = ZoneInfo("UTC")
+        zone = load_zone("UTC")
     last = closed_through(now, zone)
     return list(days_between(max(start_day, last - CATCH_UP + ONE_DAY), last))
 

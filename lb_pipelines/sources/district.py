@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lb_pipelines.core.periods import ONE_DAY, closed_through, days_between
+from lb_pipelines.core.zones import load_zone
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.errors import ImportRefused
 from lb_pipelines.sources import loading
@@ -123,7 +124,7 @@ class District:
 
 def last_day_over(now: datetime) -> date:
     """The last day that is over at `now` in every zone that a district may have."""
-    return min(closed_through(now, ZoneInfo(zone)) for zone in ZONES)
+    return min(closed_through(now, load_zone(zone)) for zone in ZONES)
 
 
 def generate(database: Database, spec: District, *, progress: Progress = silent) -> ImportReport:
@@ -167,7 +168,7 @@ class _School:
 
     @property
     def zone(self) -> ZoneInfo:
-        return ZoneInfo(ZONES[self.number % len(ZONES)])
+        return load_zone(ZONES[self.number % len(ZONES)])
 
     @property
     def start_month(self) -> int:

@@ -21,12 +21,12 @@ from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lb_pipelines.core.zones import load_zone
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.errors import ImportRefused
 from lb_pipelines.sources import files, loading
@@ -421,7 +421,7 @@ class _Events:
 def _noons(days: Array) -> tuple[Any, Array]:
     """The first day, and the instants of noon of it and of every day up to the last."""
     first, last = days.min(), days.max()
-    zone = ZoneInfo(TIME_ZONE)
+    zone = load_zone(TIME_ZONE)
     noons = [
         datetime.combine(day, time(12), zone).astimezone(UTC).replace(tzinfo=None)
         for day in np.arange(first, last + 1).tolist()
