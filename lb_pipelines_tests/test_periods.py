@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lb_pipelines.core.periods import (
@@ -17,9 +17,7 @@ from lb_pipelines.core.periods import (
     closed_through,
     contiguous_ranges,
     days_between,
-    instants_around,
     institution_term,
-    local_day,
     month_start,
     next_month,
     week_start,
@@ -28,7 +26,6 @@ from lb_pipelines.core.periods import (
 from lb_pipelines.core.words import Granularity
 from lb_pipelines.errors import InvalidPartition
 from lb_pipelines_tests import oracle
-from lb_pipelines_tests.worlds import MOMENTS
 
 DAYS = st.dates(date(1999, 1, 1), date(2032, 12, 31))
 TERM = Term("t", date(2023, 9, 1), date(2023, 12, 31))
@@ -125,30 +122,6 @@ def test_a_range_of_days() -> None:
     assert list(days_between(days.last, days.first)) == []
     with pytest.raises(InvalidPartition, match="2024-01-02 to 2023-12-30"):
         DayRange(days.last, days.first)
-
-
-@settings(max_examples=300)
-@given(st.sampled_from(MOMENTS), st.integers(-5 * 1440, 5 * 1440), st.integers(0, 3))
-def test_bounds_hold_every_instant_of_their_days(
-    moment: tuple[str, date], minutes: int, length: int
-) -> None:
-    """Also where clocks go back across midnight, and where a day or a midnight never was."""
-    name, pivot = moment
-    zone = ZoneInfo(name)
-    instant = datetime(pivot.year, pivot.month, pivot.day, tzinfo=UTC) + timedelta(minutes=minutes)
-    day = local_day(instant, zone)
-    for first in days_between(day - timedelta(days=length), day):
-        low, high = instants_around(DayRange(first, first + timedelta(days=length)), zone)
-        assert low <= instant < high
-    assert high - low <= timedelta(days=length + 1, hours=10)
-
-
-def test_a_day_that_never_was_has_no_instant() -> None:
-    zone = ZoneInfo("Pacific/Apia")
-    last = datetime(2011, 12, 30, 9, 59, 59, tzinfo=UTC)
-    assert local_day(last, zone) == date(2011, 12, 29)
-    assert local_day(last + timedelta(seconds=1), zone) == date(2011, 12, 31)
-    instants_around(DayRange(date(2011, 12, 30), date(2011, 12, 30)), zone)
 
 
 def test_the_last_closed_day_is_yesterday_there() -> None:

@@ -26,9 +26,10 @@ from lb_pipelines.db.engine import Database
 from lb_pipelines.db.partitions import ensure_event_months
 from lb_pipelines.db.repositories import aggregates as aggregates_repository
 from lb_pipelines.db.repositories import totals as totals_repository
-from lb_pipelines.materialize import aggregates, past, snapshots, trends, writing
+from lb_pipelines.db.repositories import writers
+from lb_pipelines.materialize import aggregates, past, snapshots, staleness, trends, writing
 from lb_pipelines.materialize.results import DayResult, Provenance
-from lb_pipelines.materialize.staleness import stale_ranges, undisturbed
+from lb_pipelines.materialize.staleness import find_stale_days, stale_ranges
 from lb_pipelines.sources import loading
 from lb_pipelines_tests import oracle, stored, worlds
 from lb_pipelines_tests.oracle import Event, School
@@ -172,24 +173,27 @@ def test_exactly_what_is_affected_is_stale_and_nothing_once_it_is_redone(
         )
     assert stale_ranges(database, institution) == []
 
+    made_of = {
+        f"{types[0].lower()}_snapshots": made,
+        f"{types[1].lower()}_trends": made,
+    }
     for number in range(3):
         changed = some_changes(chance, school, number)
         ids = {event.id for event in changed}
         before = [event for event in school.events if event.id in ids]
         school = change(database, institution, school, changed)
-        affected = {day for day in local_days(school, [*before, *changed]) if day <= span.last}
-        stale = stale_ranges(database, institution)
-        if not affected:
-            assert stale == []
-            continue
-        later = {day for day in known_days(database, institution) if day >= min(affected)}
-        assert days_of(stale) == sorted(affected | later)
-        for range_ in stale:
+        # Also those before and after that a board needed.
+        made_of["point_aggregates"] = known_days(database, institution)
+        expected = expected_stale_days(school, [*before, *changed], made_of)
+        assert all_days_of(find_stale_days(database, institution)) == expected
+        for range_ in find_stale_days(database, institution).get("point_aggregates", ()):
             aggregate(database, institution, range_)
         # What is stale now is that of which an earlier day has other sums, not what was touched.
-        remaining = days_of(stale_ranges(database, institution))
-        assert set(remaining) <= affected | later
-        for day in sorted(made & set(remaining), reverse=chance.random() < 0.5):
+        remaining = all_days_of(find_stale_days(database, institution))
+        assert "point_aggregates" not in remaining
+        assert all(days <= expected[asset] for asset, days in remaining.items())
+        again = set().union(*remaining.values())
+        for day in sorted(again, reverse=chance.random() < 0.5):
             snap(database, institution, DayRange(day, day), types[0])
             list(
                 trends.materialize(
@@ -201,17 +205,36 @@ def test_exactly_what_is_affected_is_stale_and_nothing_once_it_is_redone(
         assert_trends_equal_the_reference(database, school, {types[1]: made})
 
 
+def all_days_of(stale: staleness.StaleDays) -> dict[str, set[date]]:
+    return {asset: set(days_of(list(ranges))) for asset, ranges in stale.items()}
+
+
+def expected_stale_days(
+    school: School, events: Iterable[Event], made_of: Mapping[str, set[date]]
+) -> dict[str, set[date]]:
+    """The days of each asset that these events, which came or went, can touch."""
+    active = [event for event in events if event.status == "ACTIVE"]
+    expected = {"point_aggregates": local_days(school, active) & made_of["point_aggregates"]}
+    for asset, made in made_of.items():
+        of_type = (
+            [e for e in active if e.reference(asset.partition("_")[0].upper())]
+            if (asset != "point_aggregates")
+            else []
+        )
+        if of_type:
+            first = min(local_days(school, of_type))
+            expected[asset] = {day for day in made if day >= first}
+    return {asset: days for asset, days in expected.items() if days}
+
+
 def test_days_before_a_late_event_stay_current(database: Database) -> None:
     school, institution = load(database, worlds.make_school(1))
     span = whole(school)
     aggregate(database, institution, span)
     snap(database, institution, span)
     middle = span.first + 20 * ONE_DAY
-    change(database, institution, school, [late_event(school, middle)])
+    change(database, institution, school, [late_event(school, middle, class_id="a")])
     assert stale_ranges(database, institution) == [DayRange(middle, span.last)]
-    # Bounded by when events were updated: the same, and nothing where that is later.
-    assert stale_ranges(database, institution, NOW) == [DayRange(middle, span.last)]
-    assert stale_ranges(database, institution, NOW + ONE_DAY) == []
 
 
 def test_an_event_after_all_aggregated_days_makes_nothing_stale(database: Database) -> None:
@@ -275,7 +298,6 @@ def test_a_day_that_lost_its_only_event_is_stale(database: Database) -> None:
             (institution.key, lonely.id),
         )
     assert stale_ranges(database, institution) == [DayRange(date(2023, 7, 1), span.last)]
-    assert stale_ranges(database, institution, NOW) == [DayRange(date(2023, 7, 1), span.last)]
 
 
 def test_boards_made_before_there_was_any_event_become_stale(database: Database) -> None:
@@ -305,14 +327,13 @@ def test_an_event_that_an_import_moves_makes_the_day_it_left_stale(
             "",
             events=tuple(e for e in school.events if not local_days(school, [e]) & {old}),
         )
-    moving = late_event(school, old, updated_at=datetime(2025, 1, 1, tzinfo=UTC))
+    moving = late_event(school, old, class_id="a", updated_at=datetime(2025, 1, 1, tzinfo=UTC))
     school, institution = load(
         database, oracle.renamed(school, "", events=(*school.events, moving))
     )
     span = whole(school)
     aggregate(database, institution, span)
     snap(database, institution, span)
-    started = datetime.now(UTC)
     moved = moving._replace(occurred_at=worlds.at_local(new, time(12), school.zone))
     with database.transaction() as connection:
         row = connection.execute(
@@ -328,7 +349,7 @@ def test_an_event_that_an_import_moves_makes_the_day_it_left_stale(
         written = loading.load_points(connection, institution.key, [batch])
     assert (written.moved, written.inserted, written.changed) == (1, 1, 0)
     school = oracle.renamed(school, school.id, events=(*school.events[:-1], moved))
-    stale = stale_ranges(database, institution, started - timedelta(minutes=5))
+    stale = stale_ranges(database, institution)
     assert stale == [DayRange(old, span.last)]
     for range_ in stale:
         aggregate(database, institution, range_)
@@ -337,55 +358,84 @@ def test_an_event_that_an_import_moves_makes_the_day_it_left_stale(
     stored.assert_snapshots_equal_the_reference(database, school, {"CLASS": list(span)})
 
 
-def test_of_many_institutions_those_are_looked_at_that_something_has_happened_to(
+def test_of_many_institutions_those_are_examined_that_something_has_happened_to(
     database: Database,
 ) -> None:
     """Whatever makes a day stale shows in what is asked of all of them at once."""
     schools: dict[str, tuple[School, Institution]] = {}
-    names = ("quiet", "late", "tomorrow", "moved", "aggregated", "board", "long ago")
+    names = ("quiet", "late", "tomorrow", "removed", "aggregated", "settings")
     for seed, name in enumerate(names):
         school, institution = load(database, worlds.make_school(seed, events=20))
         schools[name] = school, institution
         aggregate(database, institution, whole(school))
         snap(database, institution, whole(school))
-    then = datetime.now(UTC)
+    everybody = [institution for _, institution in schools.values()]
+    assert staleness.find_changed(database, everybody) == {one.id for one in everybody}
+    assert all(staleness.settle(database, one, NOW) for one in everybody)
+    assert staleness.find_changed(database, everybody) == set()
 
-    def come_in(name: str, day: date, updated_at: datetime) -> None:
+    def come_in(name: str, day: date) -> None:
         school, institution = schools[name]
-        event = late_event(school, day, updated_at=updated_at)
-        change(database, institution, school, [event])
+        change(database, institution, school, [late_event(school, day)])
 
     def first_of(name: str) -> date:
         return whole(schools[name][0]).first
 
-    come_in("late", first_of("late"), datetime.now(UTC))
-    come_in("tomorrow", whole(schools["tomorrow"][0]).last + ONE_DAY, datetime.now(UTC))
-    # Each by itself: nothing else of the institution tells of it.
-    come_in("aggregated", first_of("aggregated"), NOW)
+    come_in("late", first_of("late"))
+    come_in("tomorrow", whole(schools["tomorrow"][0]).last + ONE_DAY)
+    come_in("aggregated", first_of("aggregated"))
     day = DayRange(first_of("aggregated"), first_of("aggregated"))
     aggregate(database, schools["aggregated"][1], day)
     with database.transaction() as connection:
         connection.execute(
-            "UPDATE lb.point_aggregates SET source_checksum = -1"
-            " WHERE institution_key = %s AND day = %s",
-            (schools["moved"][1].key, first_of("moved")),
+            "DELETE FROM lb.student_points WHERE institution_key = %s",
+            (schools["removed"][1].key,),
         )
-        # A run that had read the events before it wrote.
         connection.execute(
-            "UPDATE lb.materialized_days SET through_revision = 0, materialized_at = now()"
-            " WHERE institution_key = %s AND asset = 'class_snapshots' AND day = %s",
-            (schools["board"][1].key, whole(schools["board"][0]).last),
+            'UPDATE lb.institutions SET metadata = \'{"leaderboardRanking": "dense"}\''
+            " WHERE institution_key = %s",
+            (schools["settings"][1].key,),
         )
+    changed = staleness.find_changed(database, everybody)
+    assert changed == {schools[name][1].id for name in names[1:] if name != "tomorrow"}
+    assert changed == {one.id for one in everybody if stale_ranges(database, one)}
+    assert not any(staleness.settle(database, one, NOW) for one in everybody if one.id in changed)
+    assert staleness.find_changed(database, everybody) == changed
+    assert staleness.find_changed(database, []) == set()
 
-    asked = [
-        (institution, then if name != "long ago" else then - timedelta(days=2))
-        for name, (_, institution) in schools.items()
-    ]
-    current = undisturbed(database, asked)
-    assert current == {schools[name][1].id for name in ("quiet", "tomorrow")}
-    stale = [name for name, (_, one) in schools.items() if stale_ranges(database, one, then)]
-    assert stale == ["late", "moved", "aggregated", "board"]
-    assert undisturbed(database, []) == set()
+
+def test_what_was_settled_is_open_again_when_an_older_day_is_written(database: Database) -> None:
+    """A pass reads its inputs, a change comes and is settled, the pass writes: its day is stale."""
+    school, institution = load(database, worlds.make_school(5))
+    span = whole(school)
+    aggregate(database, institution, span)
+    far = span.first + 30 * ONE_DAY
+    under_way = snapshots.materialize(
+        database, institution, BoardType.CLASS, DayRange(span.first, far), RUN
+    )
+    next(under_way)
+    school = change(database, institution, school, [late_event(school, far, class_id="a")])
+    aggregate(database, institution, DayRange(far, far))
+    assert stale_ranges(database, institution) == []
+    while not staleness.settle(database, institution, NOW):
+        pass  # The day that the pass has handed over is being written.
+    list(under_way)
+    assert stale_ranges(database, institution) == [DayRange(far, far)]
+    assert staleness.find_changed(database, [institution]) == {institution.id}
+    snap(database, institution, DayRange(far, far))
+    assert stale_ranges(database, institution) == []
+    stored.assert_snapshots_equal_the_reference(
+        database, school, {"CLASS": list(DayRange(span.first, far))}
+    )
+
+
+def test_nothing_is_settled_while_a_day_is_being_written(database: Database) -> None:
+    school, institution = load(database, worlds.make_school(5))
+    aggregate(database, institution, whole(school))
+    with database.transaction() as connection:
+        writers.write_beside_others(connection, institution)
+        assert not staleness.settle(database, institution, NOW)
+    assert staleness.settle(database, institution, NOW)
 
 
 # --- Older states beside newer ones ---
@@ -496,13 +546,14 @@ def test_a_pass_finds_its_total_stale_and_reads_the_days(
     span = whole(school)
     aggregate(database, institution, span)
     original = past.ensure_totals
-    late = late_event(school, span.first + 2 * ONE_DAY, amount=77)
+    amounts = itertools.count(77)
 
     def ensure_then_change(
         database: Database, institution: Institution, cuts: Mapping[BoardType, Sequence[date]]
     ) -> None:
         nonlocal school
         original(database, institution, cuts)
+        late = late_event(school, span.first + 2 * ONE_DAY, amount=next(amounts))
         school = change(database, institution, school, [late])
         aggregate(database, institution, DayRange(span.first, span.first + 2 * ONE_DAY))
         assert not totals(database, institution)
@@ -556,7 +607,7 @@ def test_a_pass_ranks_from_one_state_however_long_it_takes(database: Database) -
     aggregate(database, institution, DayRange(far, far))
     list(under_way)
     stored.assert_snapshots_equal_the_reference(database, school, {"CAMPUS": list(days)})
-    assert stale_ranges(database, institution) == [DayRange(far, span.last)]
+    assert stale_ranges(database, institution) == [DayRange(far, days.last)]
     snap(database, institution, DayRange(far, days.last), "CAMPUS")
     assert stale_ranges(database, institution) == []
     stored.assert_snapshots_equal_the_reference(database, changed, {"CAMPUS": list(days)})
@@ -591,17 +642,17 @@ def test_aggregates_written_while_events_change_are_right_in_the_end(database: D
         except BaseException as error:
             failures.append(error)
 
-    writers = [threading.Thread(target=write_on) for _ in range(3)]
-    for writer in writers:
-        writer.start()
+    threads = [threading.Thread(target=write_on) for _ in range(3)]
+    for thread in threads:
+        thread.start()
     try:
         for number in range(12):
             changed = some_changes(chance, school, number)
             school = change(database, institution, school, changed)
     finally:
         stop.set()
-        for writer in writers:
-            writer.join()
+        for thread in threads:
+            thread.join()
     assert not failures
     for range_ in stale_ranges(database, institution):
         aggregate(database, institution, range_)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -32,7 +32,6 @@ from lb_pipelines.settings import Settings, dagster_storage_url
 MISSING_EXAMPLES = examples(
     "lb missing",
     "lb missing --institution inst_101 --from 2024-01-01 --json",
-    "lb missing --changed-within 400",
 )
 PREVIEW_EXAMPLES = examples(
     "lb preview --from 2024-01-01 --to 2024-01-31",
@@ -49,16 +48,6 @@ def missing(
     last: Annotated[
         datetime | None, board_day_option("--to", "Last day; the last one over by default.")
     ] = None,
-    changed_within: Annotated[
-        int,
-        typer.Option(
-            "--changed-within",
-            metavar="DAYS",
-            min=0,
-            max=36_500,
-            help="Look through events updated so long ago for days that became stale.",
-        ),
-    ] = 30,
     as_json: AsJson = False,
 ) -> None:
     """Show which days are missing, stale or failed, and where Dagster's record disagrees.
@@ -80,7 +69,6 @@ def missing(
                 start_day=Settings.from_env().start_day,
                 first=day(first),
                 last=day(last),
-                changed_within=timedelta(days=changed_within),
             )
         refused = Refused(errors)
         totals = reports.totals(found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from lb_pipelines.core.words import Granularity
@@ -144,20 +144,6 @@ def local_day(instant: datetime, zone: ZoneInfo) -> date:
 def closed_through(now: datetime, zone: ZoneInfo) -> date:
     """The last day that is over in `zone` at `now`: yesterday there."""
     return local_day(now, zone) - ONE_DAY
-
-
-def instants_around(days: DayRange, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """UTC instants [low, high) that surely hold every event of these local days.
-
-    A local day is not always one interval (clocks that go back across midnight), so the exact
-    day of an event is read off its own local time; these bounds only let PostgreSQL prune, and
-    reach 3 hours further on both sides: since 1970 no clock went further back across midnight
-    (Antarctica/Casey goes so far).
-    """
-    slack = timedelta(hours=3)
-    low = datetime.combine(days.first, time.min, zone).astimezone(UTC) - slack
-    high = datetime.combine(days.last + ONE_DAY, time.min, zone).astimezone(UTC) + slack
-    return low, high
 
 
 def academic_year(day: date, start_month: int) -> str:

@@ -1,25 +1,29 @@
 """`point_aggregates`: the events of a local day, summed per (student, class, subject, campus).
 
-A day is aggregated anew each time; where that gives the same cells, nothing that was made from it
+A day is aggregated again each time; where that gives the same cells, nothing that was made from it
 becomes stale.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
 
 import numpy as np
 
+from lb_pipelines.core.day_starts import find_day_starts
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, contiguous_ranges, local_day
 from lb_pipelines.core.ranking import Int64, opens
+from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import aggregates as repository
-from lb_pipelines.db.repositories import ledger
-from lb_pipelines.db.repositories.aggregates import Cells
+from lb_pipelines.db.repositories import input_changes, institutions, ledger, writers
+from lb_pipelines.db.repositories.aggregates import KEYS, Cells, DayEvents
+from lb_pipelines.db.repositories.input_changes import Inputs
 from lb_pipelines.materialize.results import DayResult, Provenance
 
 ASSET = "point_aggregates"
@@ -41,13 +45,11 @@ def materialize(
         while first <= days.last:
             chunk = DayRange(first, min(days.last, first + (ahead - 1) * ONE_DAY))
             started, events = time.perf_counter(), 0
-            for day, read in zip(
-                chunk, repository.events_of_days(connection, institution, chunk), strict=True
-            ):
+            for read in _read_days(connection, institution, chunk):
                 with connection.transaction():
-                    result = _write_day(connection, institution, day, read, provenance, started)
+                    result = _write_day(connection, institution, read, provenance, started)
                 yield result
-                started, events = time.perf_counter(), events + read.source_rows
+                started, events = time.perf_counter(), events + read.events.source_rows
             first = chunk.last + ONE_DAY
             most = EVENTS_AT_ONCE * len(chunk) // max(events, 1)
             ahead = max(1, min(2 * ahead, most, DAYS_AT_ONCE))
@@ -56,22 +58,24 @@ def materialize(
 def ensure(
     database: Database, institution: Institution, last: date, provenance: Provenance
 ) -> None:
-    """Aggregate every day up to `last` that has never been, from the first event on.
+    """Aggregate every day up to `last` that has never been, from the first event on, and every one
+    whose events have changed since.
 
     The all-time boards of any day need all days before it, whether somebody asked for them or not.
     """
     with database.transaction() as connection:
+        institution = institutions.find(connection, institution.id)
+        stale = input_changes.find_stale_aggregates(connection, institution, last)
         first_event = repository.first_event(connection, institution)
-        if first_event is None:
-            return
-        # One day earlier: where clocks go back across midnight, a later instant can be an earlier
-        # day.
-        first = local_day(first_event, institution.zone) - ONE_DAY
-        if first > last:
-            return
-        never = repository.missing_days(connection, institution, DayRange(first, last))
-    for missing in contiguous_ranges(never):
-        for _ in materialize(database, institution, missing, provenance):
+        never: list[date] = []
+        if first_event is not None:
+            # One day earlier: where clocks go back across midnight, a later instant can be an
+            # earlier day.
+            first = local_day(first_event, institution.zone) - ONE_DAY
+            if first <= last:
+                never = repository.missing_days(connection, institution, DayRange(first, last))
+    for days in contiguous_ranges([*never, *stale]):
+        for _ in materialize(database, institution, days, provenance):
             pass
 
 
@@ -101,20 +105,54 @@ def _order(keys: Int64) -> Int64:
     return np.argsort(packed, kind="stable")
 
 
+@dataclass(frozen=True)
+class _ReadDay:
+    """The events of a day, and the state of the inputs that says which these are.
+
+    `is_contiguous`: no instant of another day lies between its first and its last.
+    """
+
+    day: date
+    events: DayEvents
+    inputs: Inputs
+    is_contiguous: bool
+
+
+def _read_days(
+    connection: Connection, institution: Institution, days: DayRange
+) -> Iterator[_ReadDay]:
+    """Read the events of some days, the zone that cuts them and the version of both in one
+    snapshot.
+    """
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        institution = institutions.find(connection, institution.id)
+        version = input_changes.read_version(connection, institution)
+        events = repository.events_of_days(connection, institution, days)
+    for day, of_day in zip(days, events, strict=True):
+        starts = find_day_starts(institution.zone, DayRange(day, day))
+        inputs = Inputs(version, starts.low, starts.high)
+        yield _ReadDay(day, of_day, inputs, len(starts.offsets) == 1)
+
+
 def _write_day(
     connection: Connection,
     institution: Institution,
-    day: date,
-    read: repository.DayEvents,
+    day_read: _ReadDay,
     provenance: Provenance,
     started: float,
 ) -> DayResult:
+    day, read = day_read.day, day_read.events
+    # What is settled is not to be while a day is written that may be older.
+    writers.write_beside_others(connection, institution)
     cells = group(read.cells.keys, read.cells.points, read.cells.events)
     digest = blake2b(digest_size=16)
     for part in cells.content:
         digest.update(part)
     fresh = digest.digest()
-    changed = repository.content_hash(connection, institution, day) != fresh
+    stored = repository.find_stored(connection, institution, day)
+    changed = stored is None or stored[0] != fresh
+    types = _find_changed_types(connection, institution, day, cells) if changed else ()
     if changed:
         repository.replace(connection, institution, day, read, cells, fresh, provenance.run_id)
     else:
@@ -125,9 +163,20 @@ def _write_day(
         ASSET,
         day,
         through_revision=0,
+        inputs=day_read.inputs,
         boards=len(cells),
         run_id=provenance.run_id,
         code_version=provenance.code_version,
+    )
+    input_changes.reopen(connection, institution, day_read.inputs.through_version)
+    input_changes.note_aggregate(
+        connection,
+        institution,
+        day,
+        day_read.inputs,
+        before=stored[1] if stored is not None else 0,
+        changed=types,
+        is_contiguous=day_read.is_contiguous,
     )
     events = len(read.cells)
     return DayResult(
@@ -144,3 +193,38 @@ def _write_day(
             "students": len(np.unique(cells.keys[0])),
         },
     )
+
+
+_COLUMN_OF = {
+    BoardType.CLASS: KEYS.index("classes"),
+    BoardType.SUBJECT: KEYS.index("subjects"),
+    BoardType.CAMPUS: KEYS.index("campuses"),
+}
+
+
+def _find_changed_types(
+    connection: Connection, institution: Institution, day: date, cells: Cells
+) -> Sequence[BoardType]:
+    """The types of boards of which some student has other points with these cells of a day than
+    with the stored ones.
+    """
+    stored = repository.cells_of_days(connection, institution, DayRange(day, day))
+    before = next((of_day for _, of_day in stored), None)
+    return [
+        type
+        for type, column in _COLUMN_OF.items()
+        if not np.array_equal(_sum_by_student(before, column), _sum_by_student(cells, column))
+    ]
+
+
+def _sum_by_student(cells: Cells | None, column: int) -> Int64:
+    """int64[3, n]: reference, student, points of every pair that has an event, ascending."""
+    if cells is None:
+        return np.empty((3, 0), np.int64)
+    keys = cells.keys.astype(np.int64)
+    pairs = (keys[column] << 32) | keys[KEYS.index("students")]
+    on_board = keys[column] != 0
+    distinct, place = np.unique(pairs[on_board], return_inverse=True)
+    points = np.zeros(len(distinct), np.int64)
+    np.add.at(points, place, cells.points[on_board].astype(np.int64))
+    return np.stack((distinct >> 32, distinct & 0xFFFFFFFF, points))

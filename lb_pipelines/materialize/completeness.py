@@ -8,9 +8,9 @@ here: what disagrees is a finding of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from enum import StrEnum
 
 from lb_pipelines.core.institution import Institution
@@ -18,7 +18,7 @@ from lb_pipelines.core.periods import ONE_DAY, DayRange, contiguous_ranges, loca
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import aggregates as events
-from lb_pipelines.db.repositories import completeness, ledger
+from lb_pipelines.db.repositories import completeness, input_changes, ledger
 from lb_pipelines.db.repositories.dagster_record import DagsterRecord
 from lb_pipelines.materialize import aggregates, snapshots, trends
 
@@ -36,13 +36,15 @@ class State(StrEnum):
     MISSING = "missing"
     """Over, and in no ledger."""
     STALE = "stale"
-    """There, but its events have changed since."""
+    """There, but older than a change of what it is computed from."""
     FAILED = "failed"
     """The last run that was to make it failed, whether an older one had made it or not."""
     NOT_IN_DAGSTER = "not in Dagster"
     """There, but not green: made without Dagster, or its record is gone."""
     NOT_IN_DATABASE = "not in the database"
     """Green, but the ledger does not have it."""
+    STALE_IN_ARCHIVE = "stale in the archive"
+    """There and current, but its archived rows say something else, until a run renews them."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Completeness:
-    """What was looked at, and what was found: nothing, where everything is there.
+    """What was examined, and what was found: nothing, where everything is there.
 
-    `days` None: nothing is over since the first event. `made`: partitions that the ledger has.
+    `days` None: nothing is over since the first event. `made`: partitions that the ledger has. A
+    partition is in one state at most, so `expected` is their sum and what is right.
     """
 
     institution_id: str
@@ -83,13 +86,11 @@ def look(
     *,
     first: date,
     last: date | None = None,
-    changed_since: datetime,
 ) -> Completeness:
     """Compare an institution's days with what should be there.
 
     From `first` or the day of the first event on, whichever is later, through `last` or
-    `last_closed`. Events are looked through for changes from `changed_since` on. `record` None:
-    Dagster's record cannot be read.
+    `last_closed`. `record` None: Dagster's record cannot be read.
     """
     with database.transaction(snapshot=True) as connection:
         began = events.first_event(connection, institution)
@@ -99,23 +100,33 @@ def look(
             return Completeness(institution.id, None, 0, 0, ())
         days = DayRange(begin, end)
         made = _sets(completeness.made(connection, institution, days))
-        stale = _sets(completeness.outdated(connection, institution, days))
-        changed = ledger.changed_days(connection, institution, changed_since)
-    found: dict[tuple[State, str, str | None], set[date]] = {}
+        stale = _sets(
+            input_changes.find_stale_days(connection, [institution]).get(institution.id, {})
+        )
+        archived = _sets(ledger.find_archived_differing(connection, institution, days))
+    found: dict[tuple[State, str, str | None], set[date]] = defaultdict(set)
     expected = set(days)
     for asset in ASSETS:
         there = made.get(asset, set())
-        found[State.MISSING, asset, None] = expected - there
-        found[State.STALE, asset, None] = there & (
-            stale.get(asset, set()) | _spoilt(asset, changed, there)
-        )
+        green = there
+        # Each day is taken into the first state that it is in.
+        left = set(expected)
+
+        def take(
+            state: State, of: set[date], run_id: str | None = None, left: set[date] = left
+        ) -> None:
+            found[state, asset, run_id] |= of & left  # noqa: B023
+            left -= of
+
         if record is not None:
-            green = _days(record.green.get((asset, institution.id), ())) & expected
-            found[State.NOT_IN_DAGSTER, asset, None] = there - green
-            found[State.NOT_IN_DATABASE, asset, None] = green - there
+            green = _days(record.green.get((asset, institution.id), ()))
             for run_id, part in record.failed.get((asset, institution.id), ()):
-                failed = found.setdefault((State.FAILED, asset, run_id), set())
-                failed |= set(part) & expected
+                take(State.FAILED, set(part), run_id)
+        take(State.NOT_IN_DATABASE, green - there)
+        take(State.MISSING, expected - there)
+        take(State.STALE, stale.get(asset, set()))
+        take(State.NOT_IN_DAGSTER, there - green)
+        take(State.STALE_IN_ARCHIVE, archived.get(asset, set()))
     return Completeness(
         institution.id,
         days,
@@ -123,13 +134,6 @@ def look(
         sum(len(made.get(asset, ())) for asset in ASSETS),
         _condensed(institution.id, found),
     )
-
-
-def _spoilt(asset: str, changed: Sequence[date], there: set[date]) -> set[date]:
-    """Days that say something else than the events now do: boards hold all days before them."""
-    if asset == aggregates.ASSET:
-        return set(changed)
-    return {day for day in there if changed and day >= changed[0]}
 
 
 def _condensed(
@@ -149,7 +153,7 @@ def _condensed(
     )
 
 
-def _sets(ranges: completeness.RangesByAsset) -> dict[str, set[date]]:
+def _sets(ranges: Mapping[str, Iterable[DayRange]]) -> dict[str, set[date]]:
     return {asset: _days(found) for asset, found in ranges.items()}
 
 

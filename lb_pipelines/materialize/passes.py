@@ -15,6 +15,7 @@ from datetime import date, datetime
 import pyarrow as pa
 
 from lb_pipelines.core import json_lists, timeline
+from lb_pipelines.core.day_starts import find_day_bounds
 from lb_pipelines.core.enrolment import Enrolment
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
@@ -22,7 +23,8 @@ from lb_pipelines.core.windows import Boards, BoardTerms
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import aggregates as repository
-from lb_pipelines.db.repositories import directory, institutions, totals, writers
+from lb_pipelines.db.repositories import directory, input_changes, institutions, totals, writers
+from lb_pipelines.db.repositories.input_changes import Inputs
 from lb_pipelines.materialize import aggregates, past
 from lb_pipelines.materialize.past import Days, History, StoredPoints
 from lb_pipelines.materialize.results import Provenance
@@ -30,11 +32,12 @@ from lb_pipelines.materialize.results import Provenance
 
 @dataclass(frozen=True)
 class Origin:
-    """A day, and the state of the events that its boards come from."""
+    """A day, and the state of the events and of all other inputs that its boards come from."""
 
     day: date
     through_revision: int
     watermark: datetime | None
+    inputs: Inputs
 
 
 # A day's ranked boards with their baselines, once: one granularity after the other where they take
@@ -73,11 +76,19 @@ def opened(
 ) -> Iterator[Mapping[BoardType, Pass]]:
     """Open a pass over `days` for each type, whose days are to be taken side by side.
 
-    Days of the past that were never aggregated are aggregated first.
+    Days of the past that were never aggregated, or whose events have changed since, are aggregated
+    first. The institution's settings are those of the snapshot, too.
     """
-    aggregates.ensure(database, institution, days.last, provenance)
-    for is_last_try in (False, True):
+    for is_last_try in (False, False, True):
+        aggregates.ensure(database, institution, days.last, provenance)
         with database.transaction(snapshot=True) as connection:
+            institution = institutions.find(connection, institution.id)
+            version = input_changes.read_version(connection, institution)
+            stale = input_changes.find_stale_aggregates(connection, institution, days.last)
+            if stale and not is_last_try:
+                continue
+            # Events that come faster than they are aggregated: a later pass has them.
+            version = min((first - 1 for first in stale.values()), default=version)
             terms = institutions.terms(connection, institution)
             history = History(repository.states(connection, institution, days.last))
             boards = {
@@ -89,7 +100,7 @@ def opened(
                 if not is_last_try
             }
             if not any(missing.values()):
-                yield _passes(database, connection, institution, days, history, boards)
+                yield _passes(database, connection, institution, days, version, history, boards)
                 return
         # Outside of the snapshot, which does not see them; what is missing then was overtaken, and
         # is summed from its days.
@@ -117,6 +128,7 @@ def _passes(
     connection: Connection,
     institution: Institution,
     days: DayRange,
+    version: int,
     history: History,
     boards: Mapping[BoardType, tuple[directory.Index, BoardTerms]],
 ) -> Mapping[BoardType, Pass]:
@@ -133,7 +145,7 @@ def _passes(
         source = StoredPoints(
             connection, institution, type, index, students, cells, history, of.is_cut
         )
-        return _walk(database, institution, type, days, source, of, history)
+        return _walk(database, institution, type, days, version, source, of, history)
 
     return {
         type: Pass(
@@ -157,14 +169,19 @@ def _walk(
     institution: Institution,
     type: BoardType,
     days: DayRange,
+    version: int,
     source: StoredPoints,
     board_terms: BoardTerms,
     history: History,
 ) -> Iterator[DayOfBoards]:
+    def origin(day: date) -> Origin:
+        inputs = Inputs(version, *find_day_bounds(institution.zone, day))
+        return Origin(day, *history.state_on(day), inputs)
+
     first = history.first_event_day
     if first is None:
         for day in days:
-            yield Origin(day, *history.state_on(day)), ()
+            yield origin(day), ()
         return
     plan = timeline.plan(days, board_terms, first, source.standing)
     sums = source.running_sums()
@@ -180,6 +197,6 @@ def _walk(
     for day, boards in timeline.walk(
         plan, source, board_terms, first, institution.rank_method, sums, keep
     ):
-        yield Origin(day, *history.state_on(day)), boards
+        yield origin(day), boards
     if kept:
         past.drop_outlived(database, institution, type, board_terms)

@@ -1,55 +1,49 @@
-"""Which days of an institution no longer say what the events say.
+"""Which materialized days are older than a change of what they are computed from.
 
-Two ways to be stale: a day's events changed after it was aggregated (seen by `updated_at`), or a
-day's boards were made before an earlier day's aggregate changed. All-time boards hold every day
-before them, so a change makes every later day stale.
+The database enters every change in a ledger (`db.repositories.input_changes`) with the days and
+assets that it can touch; a day is stale where an entry that touches it is newer than the version
+that its inputs were read up to. Nothing here depends on how long ago a change was made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Sequence
+from datetime import datetime
 
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, contiguous_ranges
 from lb_pipelines.db.engine import Database
-from lb_pipelines.db.repositories import ledger
-
-# Before any event: look at everything, not only at what was updated lately.
-EVER = datetime(1970, 1, 1, tzinfo=UTC)
-# What is new is looked for among everybody's events at once, back to the earliest instant asked
-# for. An institution that asks for much more than the others is to be asked by itself.
-_LOOKED_AT_TOGETHER = timedelta(days=1)
+from lb_pipelines.db.repositories import input_changes
+from lb_pipelines.db.repositories.input_changes import StaleDays
 
 
-def undisturbed(database: Database, asked: Sequence[tuple[Institution, datetime]]) -> set[str]:
-    """The ids of those institutions of which nothing can have become stale since the instant of
-    each (aware datetimes, with the slack of `stale_ranges`): one statement for all.
+def find_changed(database: Database, institutions: Collection[Institution]) -> set[str]:
+    """The ids of those institutions of which anything can be stale: one statement for all.
 
-    For the others `stale_ranges` tells; it also does for one of which it was not known to be
-    current at that instant.
+    Of the others nothing is.
     """
-    latest = max((since for _, since in asked), default=EVER)
-    together = [(one, since) for one, since in asked if since >= latest - _LOOKED_AT_TOGETHER]
     with database.transaction() as connection:
-        disturbed = ledger.possibly_stale(connection, together)
-    return {institution.id for institution, _ in together} - disturbed
+        return input_changes.find_changed_institutions(connection, institutions)
 
 
-def stale_ranges(
-    database: Database, institution: Institution, updated_since: datetime = EVER
-) -> list[DayRange]:
-    """The days to materialize again, as contiguous ranges in ascending order; empty if current.
+def find_stale_days(database: Database, institution: Institution) -> StaleDays:
+    """By asset the days to materialize again, as contiguous ascending ranges; empty if current."""
+    with database.transaction() as connection:
+        return input_changes.find_stale_days(connection, [institution]).get(institution.id, {})
 
-    Changed days themselves, and every materialized day from the first of them on. `updated_since`
-    (an aware datetime) bounds the search to events updated from then on; give it some slack, for
-    an event becomes visible only when its transaction commits.
+
+def stale_ranges(database: Database, institution: Institution) -> list[DayRange]:
+    """The days of which some asset is to be materialized again, as ascending ranges."""
+    return join_ranges(find_stale_days(database, institution).values())
+
+
+def join_ranges(ranges: Collection[Sequence[DayRange]]) -> list[DayRange]:
+    """The days of any of these ranges, as the fewest ranges."""
+    return contiguous_ranges(day for of_one in ranges for days in of_one for day in days)
+
+
+def settle(database: Database, institution: Institution, now: datetime) -> bool:
+    """Take the changes so far for done with, where nothing is stale; the institution then no longer
+    counts as changed.
     """
-    with database.transaction(snapshot=True) as connection:
-        changed = ledger.changed_days(connection, institution, updated_since)
-        outdated = ledger.outdated_days(connection, institution)
-        if not changed and not outdated:
-            return []
-        since = min([*changed[:1], *outdated[:1]])
-        later = ledger.materialized_since(connection, institution, since)
-    return contiguous_ranges([*changed, *later])
+    return input_changes.settle(database, institution, now)

@@ -26,7 +26,7 @@ from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.windows import Boards
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Connection, Database
-from lb_pipelines.db.repositories import ledger, snapshot_months, writers
+from lb_pipelines.db.repositories import input_changes, ledger, snapshot_months, writers
 from lb_pipelines.db.repositories.boards import Columns, Replaced
 from lb_pipelines.db.repositories.versions import raise_versions
 from lb_pipelines.errors import PassOvertaken
@@ -247,14 +247,25 @@ class _Writer:
                 product.asset,
                 day,
                 through_revision=prepared.origin.through_revision,
+                inputs=prepared.origin.inputs,
                 boards=prepared.rows,
                 run_id=self.provenance.run_id,
                 code_version=self.provenance.code_version,
             )
             if claimed:
+                version = prepared.origin.inputs.through_version
+                input_changes.reopen(connection, self.institution, version)
                 replaced = product.replace(
                     connection, self.institution, product.type, day, prepared.columns()
                 )
+                if replaced.archived_differing:
+                    ledger.note_archived_differing(
+                        connection,
+                        self.institution,
+                        product.asset,
+                        day,
+                        replaced.archived_differing,
+                    )
                 months = {day, *replaced.other_months}
                 raise_versions(connection, self.institution, ((product.type, m) for m in months))
                 return replaced

@@ -6,7 +6,7 @@ to the pages of the assets.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import date, timedelta
+from datetime import date
 
 from dagster import (
     AssetObservation,
@@ -33,7 +33,6 @@ from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.dagster_tables import dagster_database
 from lb_pipelines.orchestration.jobs import WORK_TAG
 from lb_pipelines.orchestration.reports import (
-    CHANGED_WITHIN_DAYS,
     assets_spoken,
     look_everywhere,
     preview_everywhere,
@@ -59,12 +58,6 @@ class MissingConfig(Config):
     )
     last_day: str | None = Field(
         default=None, description="Through this day. Not given: the last one that is over."
-    )
-    changed_within_days: int = Field(
-        default=CHANGED_WITHIN_DAYS,
-        ge=0,
-        le=36_500,
-        description="Events updated so long ago are looked through for days that became stale.",
     )
 
 
@@ -98,7 +91,6 @@ def missing_partitions_job(start_day: date, now: Clock = utc_now) -> JobDefiniti
                 start_day=start_day,
                 first=day_if_given("first_day", config.first_day),
                 last=day_if_given("last_day", config.last_day),
-                changed_within=timedelta(days=config.changed_within_days),
             )
         for error in refused.values():
             context.log.warning(str(error))
@@ -127,7 +119,6 @@ def missing_partitions_job(start_day: date, now: Clock = utc_now) -> JobDefiniti
                 "read": "the database's ledger and Dagster's record"
                 if record_in is not None
                 else "the database's ledger alone",
-                "looked_for_changes": f"in events of the last {config.changed_within_days} days",
             },
         )
 

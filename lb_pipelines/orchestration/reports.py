@@ -20,9 +20,6 @@ from lb_pipelines.materialize.completeness import ASSETS, Completeness, State
 from lb_pipelines.materialize.preview import Preview, Rate
 from lb_pipelines.orchestration.partitions import partition_key
 
-CHANGED_WITHIN_DAYS = 30
-"""How far back events are looked through for changes; all of them are what a backfill is for."""
-
 Failures = dict[str, LeaderboardError]
 """By institution what keeps it from being looked at."""
 
@@ -36,7 +33,6 @@ def look_everywhere(
     start_day: date,
     first: date | None = None,
     last: date | None = None,
-    changed_within: timedelta = timedelta(days=CHANGED_WITHIN_DAYS),
 ) -> tuple[list[Completeness], Failures]:
     """What these institutions lack, as of now in each one's zone, and those that cannot be told of.
 
@@ -59,7 +55,6 @@ def look_everywhere(
                     record,
                     first=whole.first,
                     last=last,
-                    changed_since=now - changed_within,
                 )
             )
         except LeaderboardError as error:

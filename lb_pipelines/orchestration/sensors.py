@@ -4,13 +4,13 @@ A tick reads and decides; what it wants done, Dagster does. What starts by the c
 `schedules`.
 """
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import takewhile
 
 from dagster import (
+    AssetKey,
     DefaultSensorStatus,
     RunRequest,
     SensorDefinition,
@@ -24,11 +24,12 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, contiguous_ranges
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions, progress
+from lb_pipelines.db.repositories.input_changes import StaleDays
 from lb_pipelines.errors import LeaderboardError
-from lb_pipelines.materialize.staleness import EVER, stale_ranges, undisturbed
+from lb_pipelines.materialize import staleness
 from lb_pipelines.orchestration import requests
 from lb_pipelines.orchestration.clock import Clock, utc_now
-from lb_pipelines.orchestration.jobs import DAILY_LEADERBOARDS
+from lb_pipelines.orchestration.jobs import AGGREGATES, DAILY_ASSETS, DAILY_LEADERBOARDS
 from lb_pipelines.orchestration.partitions import (
     INSTITUTION,
     Rectangle,
@@ -41,10 +42,8 @@ from lb_pipelines.orchestration.resources import LeaderboardDatabase
 INSTITUTIONS_SENSOR = "institutions_sensor"
 LATE_EVENTS_SENSOR = "late_events_sensor"
 
-# An event becomes visible when its transaction commits, which may be long after its updated_at.
-_SLACK = timedelta(hours=6)
 # Dagster gives a tick 60 seconds; institutions not reached in these come first in the next tick.
-_SECONDS_A_TICK = 30.0
+_SECONDS_PER_TICK = 30.0
 
 
 def institutions_sensor(status: DefaultSensorStatus, now: Clock = utc_now) -> SensorDefinition:
@@ -111,10 +110,10 @@ def _side_by_side(order: Sequence[str], wanted: Sequence[str]) -> SensorResult:
 def late_events_sensor(
     start_day: date, status: DefaultSensorStatus, now: Clock = utc_now
 ) -> SensorDefinition:
-    """Starts `daily_leaderboards` for days whose events have changed, and all that build on them.
+    """Starts `daily_leaderboards` for days that are older than a change of what they come from.
 
-    The cursor holds for each institution up to when its events were found to agree with its
-    boards; it goes on only then, so that nothing is lost with a run that fails.
+    The cursor is the institution that the last tick came to; what is to be done stands in the
+    database alone, so nothing is lost with a tick or a run that fails.
     """
 
     @sensor(
@@ -122,8 +121,9 @@ def late_events_sensor(
         job_name=DAILY_LEADERBOARDS,
         minimum_interval_seconds=60,
         description=(
-            "Looks for events that came, changed or were voided after their day was materialized, "
-            "and starts one run an institution for that day and every materialized day after it."
+            "Looks for changes of events, zones, terms, classes, enrollments, limits and rank "
+            "methods that can touch materialized days, and starts one run per institution and "
+            "range of stale days, of the assets that the changes can touch."
         ),
         default_status=status,
     )
@@ -134,53 +134,61 @@ def late_events_sensor(
         with database.transaction() as connection:
             active = {i.id: i for i in institutions.every(connection) if i.status == "ACTIVE"}
         order = context.instance.get_dynamic_partitions(INSTITUTION)
-        working = requests.at_work(context.instance, order)
-        agreed = _read_cursor(context.cursor)
-        agreed = {id: instant for id, instant in agreed.items() if id in active}
-        asked: list[RunRequest] = []
+        coverage = requests.at_work(context.instance, order)
+        usable, unusable = _split_by_settings(active[id] for id in order if id in active)
+        changed = staleness.find_changed(database, usable)
+        requested: list[RunRequest] = []
         waiting: list[str] = []
-        unusable: list[str] = []
-        deadline = time.monotonic() + _SECONDS_A_TICK
-        started = now()
-        usable: list[tuple[Institution, datetime]] = []
-        for id in sorted(set(order) & active.keys(), key=lambda id: (agreed.get(id, EVER), id)):
-            since = max(agreed.get(id, EVER), EVER + _SLACK) - _SLACK
-            try:
-                usable.append((active[id].validate(), since))
-            except LeaderboardError as error:
-                # Its runs say the same and fail; the others are still looked at.
-                unusable.append(str(error))
-        known = [(institution, since) for institution, since in usable if institution.id in agreed]
-        current = undisturbed(database, known)
-        agreed |= dict.fromkeys(current, started)
-        looked_at = len(current)
-        for institution, since in usable:
+        examined = context.cursor or ""
+        deadline = time.monotonic() + _SECONDS_PER_TICK
+        # Where the last tick stopped for want of time, this one goes on.
+        for institution in sorted(usable, key=lambda i: (i.id <= examined, i.id)):
             id = institution.id
-            if id in current:
+            if id not in changed:
                 continue
             if time.monotonic() > deadline:
                 break
-            started = now()
-            looked_at += 1
-            stale = stale_ranges(database, institution, since)
-            partitions = _from_day(stale, start_day)
+            examined = id
+            stale = staleness.find_stale_days(database, institution)
+            ranges = _find_partitions(stale, start_day)
             if not stale:
-                agreed[id] = started
-            elif any(working[id, day] for days in partitions for day in days):
+                staleness.settle(database, institution, now())
+            elif any(coverage[id, day] for days in ranges for day in days):
                 waiting.append(id)
             else:
-                asked += [_request(database, institution, days, started) for days in partitions]
-        cursor = json.dumps({id: instant.isoformat() for id, instant in sorted(agreed.items())})
-        if asked:
-            return SensorResult(run_requests=asked, cursor=cursor)
-        sentences = [f"Looked at {looked_at} of {len(active)} institutions: no day is stale."]
+                requested += [
+                    _request(database, institution, days, stale, start_day, now())
+                    for days in ranges
+                ]
+        else:
+            examined = ""
+        if requested:
+            return SensorResult(run_requests=requested, cursor=examined)
+        sentences = [f"{len(usable)} institutions: no day is stale."]
         if waiting:
-            sentences = [f"A run is queued or at work for the stale days of {', '.join(waiting)}."]
+            sentences = [
+                f"A run is queued or in progress for the stale days of {', '.join(waiting)}."
+            ]
         if unusable:
             sentences.append(f"Left out: {'; '.join(unusable)}")
-        return SensorResult(skip_reason=SkipReason(" ".join(sentences)), cursor=cursor)
+        return SensorResult(skip_reason=SkipReason(" ".join(sentences)), cursor=examined)
 
     return _sensor
+
+
+def _split_by_settings(
+    institutions: Iterable[Institution],
+) -> tuple[list[Institution], list[str]]:
+    """Institutions whose settings can be used, and why those of the others cannot; the runs of
+    these say the same and fail.
+    """
+    usable, unusable = [], []
+    for institution in institutions:
+        try:
+            usable.append(institution.validate())
+        except LeaderboardError as error:
+            unusable.append(str(error))
+    return usable, unusable
 
 
 def _offset(institution: Institution, instant: datetime) -> timedelta:
@@ -191,24 +199,30 @@ def _offset(institution: Institution, instant: datetime) -> timedelta:
         return timedelta()
 
 
-def _read_cursor(text: str | None) -> dict[str, datetime]:
-    try:
-        found = json.loads(text or "{}")
-        return {str(id): datetime.fromisoformat(instant) for id, instant in found.items()}
-    except (ValueError, AttributeError, TypeError):
-        # Somebody edited it by hand: begin anew, which finds everything.
-        return {}
-
-
-def _from_day(ranges: list[DayRange], start_day: date) -> list[DayRange]:
-    """The ranges in partitions; the first stands for all days before it."""
-    return contiguous_ranges(max(day, start_day) for days in ranges for day in days)
+def _find_partitions(stale: StaleDays, start_day: date) -> list[DayRange]:
+    """The stale days as partitions; the first one stands for aggregates of all days before it."""
+    return contiguous_ranges(
+        max(day, start_day)
+        for asset, ranges in stale.items()
+        for days in ranges
+        for day in days
+        if day >= start_day or asset == AGGREGATES[0]
+    )
 
 
 def _request(
-    database: Database, institution: Institution, days: DayRange, instant: datetime
+    database: Database,
+    institution: Institution,
+    days: DayRange,
+    stale: StaleDays,
+    start_day: date,
+    instant: datetime,
 ) -> RunRequest:
     rectangle = Rectangle(days, institution.id, institution.id)
+    partitions = {
+        asset: _find_partitions({asset: stale.get(asset, ())}, start_day) for asset in DAILY_ASSETS
+    }
+    assets = [asset for asset, of in partitions.items() if any(part.first in days for part in of)]
     with database.transaction() as connection:
         written = progress.last_written(connection, institution, days)
     # As long as nothing was written to these days they are the same request, at most once a day:
@@ -217,4 +231,5 @@ def _request(
     return RunRequest(
         run_key=f"{rectangle} written {state} asked {instant.astimezone(UTC).date()}",
         tags={**rectangle.tags, "leaderboards/institution": institution.id},
+        asset_selection=None if assets == DAILY_ASSETS else [AssetKey(asset) for asset in assets],
     )

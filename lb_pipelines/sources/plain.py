@@ -346,6 +346,8 @@ class _Import:
         done = 0
         for key in sorted(pc.unique(owners).to_pylist()):
             mine = rows.filter(pc.equal(owners, key)).drop_columns(["institution_key"])
+            if len(months) > 1:
+                mine = mine.sort_by("occurred_at")
 
             def batches(mine: pa.Table = mine, before: int = done) -> Iterator[pa.RecordBatch]:
                 at = before

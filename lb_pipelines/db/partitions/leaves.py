@@ -192,6 +192,8 @@ def create(connection: Connection, leaf: Leaf, *, lz4: bool) -> bool:
             for column in leaf.wide_columns
         )
         connection.execute(sql.SQL("ALTER TABLE {} {}").format(leaf.identifier, columns))
+    if leaf.is_of_events:
+        queries.partitions.watch_events(connection, relation=leaf.identifier.as_string(connection))
     connection.execute(
         sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES {}").format(
             leaf.parent, leaf.identifier, leaf.bounds

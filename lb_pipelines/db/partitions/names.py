@@ -44,13 +44,15 @@ LEAVES_PER_MONTH = len(Root) * len(BoardType)
 class Leaf:
     """A leaf to be: its name, its parent and its bounds (`FOR VALUES` ...), ready for the DDL.
 
-    `wide_columns` are those worth a better compression where the server has one.
+    `wide_columns` are those worth a better compression where the server has one; `is_of_events`: it
+    enters changes of events in the ledger of inputs.
     """
 
     name: str
     parent: sql.Identifier
     bounds: sql.Composed
     wide_columns: tuple[str, ...] = ()
+    is_of_events: bool = False
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -114,6 +116,7 @@ def event_leaf(month: date) -> Leaf:
         bounds=_range(
             f"{first.isoformat()} 00:00:00+00", f"{next_month(first).isoformat()} 00:00:00+00"
         ),
+        is_of_events=True,
     )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from lb_pipelines.core.day_starts import find_day_starts
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import DayRange, instants_around
+from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.ranking import Int64
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import bulk, queries
@@ -26,7 +27,6 @@ from lb_pipelines.db.repositories import totals
 
 # The four keys of a cell, in the order in which cells are sorted.
 KEYS = ("students", "classes", "subjects", "campuses")
-_CHECKSUM_MODULUS = 2**31
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,11 @@ class Cells:
 class DayEvents:
     """The events of a local day: ACTIVE ones as ungrouped cells, and what was read to get them.
 
-    `source_rows` counts VOIDED events too; `source_checksum` changes with any `updated_at`.
+    `source_rows` counts VOIDED events too.
     """
 
     cells: Cells
     source_rows: int
-    source_checksum: int
     watermark: datetime | None
 
 
@@ -99,17 +98,12 @@ def events_of_days(
     connection: Connection, institution: Institution, days: DayRange
 ) -> list[DayEvents]:
     """The events of each of these days, in their order."""
-    low, high = instants_around(days, institution.zone)
     columns = bulk.read_columns(
         connection,
         queries.text(queries.aggregates.events_of_days),
         {
-            "zone": institution.time_zone,
-            "first": days.first,
-            "last": days.last,
             "institution_key": institution.key,
-            "low": low,
-            "high": high,
+            **find_day_starts(institution.zone, days).parameters,
         },
         ("day", *KEYS, "amount", "active", "updated_at"),
     )
@@ -128,16 +122,19 @@ def _day_events(columns: Mapping[str, np.ndarray[Any, Any]], rows: Int64) -> Day
             np.ones(len(active), np.int64),
         ),
         len(rows),
-        int((updated % _CHECKSUM_MODULUS).sum()),
         datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(updated.max()))
         if len(rows)
         else None,
     )
 
 
-def content_hash(connection: Connection, institution: Institution, day: date) -> bytes | None:
-    """The hash of the stored aggregate of a day; None where there is none."""
-    found: bytes | None = queries.aggregates.content_hash(
+def find_stored(
+    connection: Connection, institution: Institution, day: date
+) -> tuple[bytes, int] | None:
+    """The hash of the stored aggregate of a day, and the version up to which its inputs were read;
+    None where there is none.
+    """
+    found: tuple[bytes, int] | None = queries.aggregates.stored(
         connection, institution_key=institution.key, day=day
     )
     return found
@@ -152,7 +149,6 @@ def touch(
         institution_key=institution.key,
         day=day,
         source_rows=read.source_rows,
-        source_checksum=read.source_checksum,
         watermark=read.watermark,
         run_id=run_id,
     )
@@ -176,7 +172,6 @@ def replace(
         institution_key=institution.key,
         day=day,
         source_rows=read.source_rows,
-        source_checksum=read.source_checksum,
         watermark=read.watermark,
         run_id=run_id,
         content_hash=hash_,

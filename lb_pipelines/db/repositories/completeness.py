@@ -25,15 +25,6 @@ def made(connection: Connection, institution: Institution, days: DayRange) -> Ra
     )
 
 
-def outdated(connection: Connection, institution: Institution, days: DayRange) -> RangesByAsset:
-    """By asset the days of a range made before an aggregate on or before them changed."""
-    return _by_asset(
-        queries.completeness.outdated(
-            connection, institution_key=institution.key, first=days.first, last=days.last
-        )
-    )
-
-
 def rows_near(
     connection: Connection, institution: Institution, asset: str, days: DayRange, at_most: int
 ) -> list[tuple[date, int]]:

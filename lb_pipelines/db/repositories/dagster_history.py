@@ -8,7 +8,7 @@ last event of its kind is never deleted. Any number of these may run at once, an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection
@@ -45,7 +45,13 @@ class Pruned:
 def old_runs(connection: Connection, before: datetime, place: int, at_most: int) -> OldRuns | None:
     """The next runs that ended before an instant and that nothing at work needs; None: no more."""
     rows = list(
-        queries.dagster_history.old_runs(connection, before=before, after=place, at_most=at_most)
+        queries.dagster_history.old_runs(
+            connection,
+            before=before,
+            before_utc=_without_zone(before),
+            after=place,
+            at_most=at_most,
+        )
     )
     return OldRuns([run_id for _, run_id in rows], rows[-1][0]) if rows else None
 
@@ -72,7 +78,16 @@ def prune_runs(connection: Connection, run_ids: list[str], *, dry_run: bool) -> 
 
 def prune_ticks(connection: Connection, before: datetime, at_most: int, *, dry_run: bool) -> Pruned:
     """Let go of so many ticks before an instant; the last of each schedule and sensor stays."""
-    rows = list(queries.dagster_history.old_ticks(connection, before=before, at_most=at_most))
+    rows = list(
+        queries.dagster_history.old_ticks(
+            connection, before_utc=_without_zone(before), at_most=at_most
+        )
+    )
     if not dry_run:
         queries.dagster_history.delete_ticks(connection, tick_ids=[id for id, _ in rows])
     return Pruned(ticks=len(rows), bytes=sum(bytes for _, bytes in rows))
+
+
+def _without_zone(instant: datetime) -> datetime:
+    """An instant as Dagster's tables have it: UTC, without saying so."""
+    return instant.astimezone(UTC).replace(tzinfo=None)

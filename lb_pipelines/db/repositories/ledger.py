@@ -1,15 +1,15 @@
-"""What has been materialized from which state of the events, and what has become stale since."""
+"""What is materialized, from which state of the events and up to which version of all inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import DayRange
+from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection
+from lb_pipelines.db.repositories.input_changes import Inputs
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ def claim(
     day: date,
     *,
     through_revision: int,
+    inputs: Inputs,
     boards: int,
     run_id: str,
     code_version: str,
@@ -40,6 +41,9 @@ def claim(
         asset=asset,
         day=day,
         through_revision=through_revision,
+        through_version=inputs.through_version,
+        begins_at=inputs.begins_at,
+        ends_at=inputs.ends_at,
         boards=boards,
         run_id=run_id,
         code_version=code_version,
@@ -61,47 +65,27 @@ def materialized(
     return [MaterializedDay(*row) for row in rows]
 
 
-def possibly_stale(
-    connection: Connection, asked: Sequence[tuple[Institution, datetime]]
-) -> set[str]:
-    """The ids of those institutions that something has happened to since the instant of each, so
-    that a day can be stale. Of the others none is, if none was then.
-    """
-    if not asked:
-        return set()
-    rows = queries.ledger.possibly_stale(
-        connection,
-        institution_keys=[institution.key for institution, _ in asked],
-        zones=[institution.time_zone for institution, _ in asked],
-        updated_since=[since for _, since in asked],
-        earliest=min(since for _, since in asked),
-    )
-    keys = {key for (key,) in rows}
-    return {institution.id for institution, _ in asked if institution.key in keys}
-
-
-def changed_days(
-    connection: Connection, institution: Institution, updated_since: datetime
-) -> list[date]:
-    """Aggregated days whose events have changed, as far as `updated_at` reaches back."""
-    rows = queries.ledger.changed_days(
+def note_archived_differing(
+    connection: Connection, institution: Institution, asset: str, day: date, differing: int
+) -> None:
+    """Note of a claimed day that so many of its rows in the archive say something else."""
+    queries.ledger.note_archived_differing(
         connection,
         institution_key=institution.key,
-        zone=institution.time_zone,
-        updated_since=updated_since,
+        asset=asset,
+        day=day,
+        archived_differing=differing,
     )
-    return [day for (day,) in rows]
 
 
-def outdated_days(connection: Connection, institution: Institution) -> list[date]:
-    """Days of which some board was made from an older state than the aggregates now have."""
-    rows = queries.ledger.outdated_days(connection, institution_key=institution.key)
-    return [day for (day,) in rows]
-
-
-def materialized_since(connection: Connection, institution: Institution, day: date) -> list[date]:
-    """Every day from `day` on that some asset has been materialized for."""
-    rows = queries.ledger.materialized_days_since(
-        connection, institution_key=institution.key, day=day
+def find_archived_differing(
+    connection: Connection, institution: Institution, days: DayRange
+) -> dict[str, list[DayRange]]:
+    """By asset the days of a range of which the archive says something else than their inputs."""
+    rows = queries.ledger.archived_differing(
+        connection, institution_key=institution.key, first=days.first, last=days.last
     )
-    return [found for (found,) in rows]
+    return {
+        asset: [DayRange(part.lower, part.upper - ONE_DAY) for part in found]
+        for asset, found in rows
+    }

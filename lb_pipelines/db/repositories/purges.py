@@ -14,7 +14,13 @@ from typing import Any
 from psycopg import sql
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import ONE_DAY, academic_years_around, month_start, next_month
+from lb_pipelines.core.periods import (
+    ONE_DAY,
+    academic_years_around,
+    local_day,
+    month_start,
+    next_month,
+)
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection
@@ -90,7 +96,9 @@ def tally(
         _in(queries.purges.tally, relation), _which(institution, type, month)
     ).fetchone()
     assert row is not None
-    return Tally(*row)
+    count, size, active, unequal, last_archived, *digests = row
+    last_day = None if last_archived is None else local_day(last_archived, institution.zone)
+    return Tally(count, size, active, unequal, last_day, *digests)
 
 
 def unaccounted(connection: Connection, institution: Institution, purge: PurgeEntry) -> int:
@@ -218,7 +226,6 @@ def _which(institution: Institution, type: BoardType, month: date) -> Mapping[st
     return {
         "institution_id": institution.id,
         "institution_key": institution.key,
-        "zone": institution.time_zone,
         "type": type,
         "first": month_start(month),
         "last": next_month(month) - ONE_DAY,

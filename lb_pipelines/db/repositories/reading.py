@@ -6,17 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from lb_pipelines.core import blocks
+from lb_pipelines.core.day_starts import find_day_starts
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import (
     ONE_DAY,
     DayRange,
     Term,
     academic_years_around,
-    instants_around,
     month_start,
     next_month,
 )
@@ -24,9 +24,6 @@ from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection
 
-TRUSTED_AGE = timedelta(hours=6)
-"""An event becomes visible when its transaction commits. One updated so long before its day was
-aggregated is taken to have been seen; of younger ones the aggregate itself is asked."""
 # A shorter window lies in two months of events at most, and those are read as fast as totals.
 _LEAST_DAYS = 28
 
@@ -393,18 +390,14 @@ def points_between(
     edges: Sequence[date],
 ) -> PointsBetween:
     """A student's ACTIVE points of the days of a range, summed between edges (ascending days)."""
-    low, high = instants_around(days, institution.zone)
     rows = queries.reading.points_of_student(
         connection,
         institution_key=institution.key,
         student_key=student,
-        zone=institution.time_zone,
         first=days.first,
         last=days.last,
-        low=low,
-        high=high,
         edges=list(edges),
-        trusted_age=TRUSTED_AGE,
+        **find_day_starts(institution.zone, days).parameters,
     )
     sums, doubted = [], []
     for day, place, class_, subject, campus, points, events in rows:
@@ -432,14 +425,11 @@ def boards_of_student(
     connection: Connection, institution: Institution, student: int, last: date
 ) -> list[NamedBoard]:
     """Every class, subject and campus for which the student has had an event through a day."""
-    _, high = instants_around(DayRange(last, last), institution.zone)
     rows = queries.reading.boards_of_student(
         connection,
         institution_key=institution.key,
         student_key=student,
-        zone=institution.time_zone,
-        last=last,
-        high=high,
+        **find_day_starts(institution.zone, DayRange(last, last)).parameters,
     )
     return [NamedBoard(key, name, BoardType(type), id) for type, key, id, name in rows]
 

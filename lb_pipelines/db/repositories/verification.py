@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lb_pipelines.core.checking import NOBODY, Entries
+from lb_pipelines.core.day_starts import find_day_starts
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import ONE_DAY, DayRange, academic_years_around, instants_around
+from lb_pipelines.core.periods import ONE_DAY, DayRange, academic_years_around
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import bulk, queries
 from lb_pipelines.db.bulk import Numbers
@@ -175,15 +176,10 @@ def event_sums(
     connection: Connection, institution: Institution, days: DayRange
 ) -> dict[date, DaySums]:
     """The events of each of the days, summed as a whole and by class, subject and campus."""
-    low, high = instants_around(days, institution.zone)
     rows = queries.verification.event_sums(
         connection,
-        zone=institution.time_zone,
-        first=days.first,
-        last=days.last,
         institution_key=institution.key,
-        low=low,
-        high=high,
+        **find_day_starts(institution.zone, days).parameters,
     )
     sums: list[dict[tuple[BoardType | None, int], Sums]] = [{} for _ in days]
     source_rows = [0] * len(days)
@@ -248,9 +244,9 @@ def _sums_of_cells(
 def outdated_aggregates(
     connection: Connection, institution: Institution, days: Collection[date]
 ) -> set[date]:
-    """Those of the days that were aggregated from other events than there are now, or never."""
+    """Those of the days that were never aggregated, or before a change of their events."""
     rows = queries.verification.outdated_aggregates(
-        connection, institution_key=institution.key, zone=institution.time_zone, days=sorted(days)
+        connection, institution_key=institution.key, days=sorted(days)
     )
     return {day for (day,) in rows}
 

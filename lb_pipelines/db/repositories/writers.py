@@ -30,6 +30,12 @@ def write_alone(connection: Connection, institution: Institution) -> None:
     queries.writers.write_alone(connection, institution_key=institution.key)
 
 
+def try_write_alone(connection: Connection, institution: Institution) -> bool:
+    """Keep all who write out until the transaction ends; False, at once, where somebody does."""
+    locked: bool = queries.writers.try_write_alone(connection, institution_key=institution.key)
+    return locked
+
+
 def erasures(connection: Connection, institution: Institution) -> int:
     """How many students have been erased: ids read before another one are not to be written."""
     found: int = queries.writers.erasures(connection, institution_key=institution.key)

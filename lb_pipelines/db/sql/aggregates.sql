@@ -3,16 +3,19 @@
 -- name: first_event(institution_key)$
 SELECT min(occurred_at) FROM lb.student_points WHERE institution_key = :institution_key;
 
--- name: events_of_days(zone, first, last, institution_key, low, high)
--- The local time decides the day; low and high only let partitions be pruned.
-SELECT (local.day - :first::date)::integer, student_key, coalesce(class_key, 0),
+-- name: events_of_days(institution_key, instants, offsets, low, high)
+-- The day of an event by the instants at which days begin (core.day_starts).
+SELECT local.day, student_key, coalesce(class_key, 0),
        coalesce(subject_key, 0), coalesce(campus_key, 0), amount,
        (status = 'ACTIVE')::integer, updated_at
 FROM lb.student_points
-CROSS JOIN LATERAL (SELECT (occurred_at AT TIME ZONE :zone)::date AS day) AS local
+CROSS JOIN LATERAL (
+    SELECT (CAST(:offsets AS integer[]))[
+        width_bucket(occurred_at, CAST(:instants AS timestamptz[]))] AS day
+) AS local
 WHERE institution_key = :institution_key
   AND occurred_at >= :low AND occurred_at < :high
-  AND local.day BETWEEN :first::date AND :last::date;
+  AND local.day IS NOT NULL;
 
 -- name: lock(institution_key)$
 SELECT pg_advisory_lock(x'6c62'::integer, :institution_key);
@@ -20,32 +23,34 @@ SELECT pg_advisory_lock(x'6c62'::integer, :institution_key);
 -- name: unlock(institution_key)$
 SELECT pg_advisory_unlock(x'6c62'::integer, :institution_key);
 
--- name: content_hash(institution_key, day)$
-SELECT content_hash FROM lb.point_aggregates
-WHERE institution_key = :institution_key AND day = :day;
+-- name: stored(institution_key, day)^
+-- The hash of the stored aggregate of a day, and up to which version its inputs were read.
+SELECT a.content_hash, coalesce(m.through_version, 0)
+FROM lb.point_aggregates a
+LEFT JOIN lb.materialized_days m
+  ON m.institution_key = a.institution_key AND m.asset = 'point_aggregates' AND m.day = a.day
+WHERE a.institution_key = :institution_key AND a.day = :day;
 
--- name: touch(institution_key, day, source_rows, source_checksum, watermark, run_id)!
+-- name: touch(institution_key, day, source_rows, watermark, run_id)!
 UPDATE lb.point_aggregates
-SET source_rows = :source_rows, source_checksum = :source_checksum, watermark = :watermark,
-    run_id = :run_id, materialized_at = now()
+SET source_rows = :source_rows, watermark = :watermark, run_id = :run_id, materialized_at = now()
 WHERE institution_key = :institution_key AND day = :day;
 
--- name: replace(institution_key, day, source_rows, source_checksum, watermark, run_id, content_hash, cells, students, classes, subjects, campuses, points, events)$
+-- name: replace(institution_key, day, source_rows, watermark, run_id, content_hash, cells, students, classes, subjects, campuses, points, events)$
 -- A day without events has the same sums before and after it is first aggregated: revision 0, so
 -- that nothing made before becomes stale.
 INSERT INTO lb.point_aggregates AS a (
-    institution_key, day, revision, source_rows, source_checksum, watermark, run_id,
+    institution_key, day, revision, source_rows, watermark, run_id,
     content_hash, cells, students, classes, subjects, campuses, points, events)
 VALUES (
     :institution_key, :day,
     CASE WHEN :cells > 0 THEN nextval('lb.aggregate_revisions') ELSE 0 END,
-    :source_rows, :source_checksum, :watermark, :run_id, :content_hash, :cells, :students,
-    :classes, :subjects, :campuses, :points, :events)
+    :source_rows, :watermark, :run_id, :content_hash, :cells, :students, :classes, :subjects,
+    :campuses, :points, :events)
 ON CONFLICT (institution_key, day) DO UPDATE SET
     revision = CASE WHEN excluded.revision > 0 THEN excluded.revision
                     ELSE nextval('lb.aggregate_revisions') END,
-    source_rows = excluded.source_rows,
-    source_checksum = excluded.source_checksum, watermark = excluded.watermark,
+    source_rows = excluded.source_rows, watermark = excluded.watermark,
     run_id = excluded.run_id, content_hash = excluded.content_hash, cells = excluded.cells,
     students = excluded.students, classes = excluded.classes, subjects = excluded.subjects,
     campuses = excluded.campuses, points = excluded.points, events = excluded.events,

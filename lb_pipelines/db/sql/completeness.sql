@@ -1,27 +1,9 @@
--- Which days are there and which of them say what the events say, as ranges.
+-- Which days are there, as ranges, and what they weigh.
 
 -- name: made(institution_key, first, last)
 SELECT asset, range_agg(daterange(day, day, '[]'))
 FROM lb.materialized_days
 WHERE institution_key = :institution_key AND day BETWEEN :first AND :last
-GROUP BY asset;
-
--- name: outdated(institution_key, first, last)
--- Made from an older state than the aggregates now have.
-SELECT asset, range_agg(daterange(day, day, '[]'))
-FROM (
-    SELECT asset, day, through_revision, max(revision) OVER (ORDER BY day) AS newest_revision
-    FROM (
-        SELECT day, revision, NULL AS asset, NULL::bigint AS through_revision
-        FROM lb.point_aggregates
-        WHERE institution_key = :institution_key AND day <= :last
-        UNION ALL
-        SELECT day, NULL, asset, through_revision
-        FROM lb.materialized_days
-        WHERE institution_key = :institution_key AND asset <> 'point_aggregates' AND day <= :last
-    ) AS states
-) AS history
-WHERE through_revision < newest_revision AND day >= :first
 GROUP BY asset;
 
 -- name: rows_near(institution_key, asset, first, last, at_most)

@@ -1,13 +1,15 @@
 -- Dagster's own record of runs: what is old and nothing stands on any more, so that it may go. The
 -- tables are dagster-postgres' (1.13), found by the connection's search_path.
 
--- name: old_runs(before, after, at_most)
+-- name: old_runs(before, before_utc, after, at_most)
 -- Runs that ended before an instant, by the order in which they were made. Not those of a backfill
 -- that is at work, nor those that a run goes on from which is at work.
 SELECT r.id, r.run_id
 FROM runs r
 WHERE r.id > :after AND r.status IN ('SUCCESS', 'FAILURE', 'CANCELED')
-  AND coalesce(to_timestamp(r.end_time), r.update_timestamp AT TIME ZONE 'UTC') < :before
+  -- Timestamps of Dagster's have no zone and mean UTC.
+  AND CASE WHEN r.end_time IS NULL THEN r.update_timestamp < :before_utc
+           ELSE to_timestamp(r.end_time) < :before END
   AND NOT EXISTS (
       SELECT FROM run_tags t JOIN bulk_actions b ON b.key = t.value
       WHERE t.run_id = r.run_id AND t.key = 'dagster/backfill'
@@ -85,11 +87,11 @@ DELETE FROM asset_check_executions WHERE id = ANY (:check_ids);
 WITH events AS (DELETE FROM event_logs WHERE run_id = ANY (:run_ids))
 DELETE FROM runs WHERE run_id = ANY (:run_ids);
 
--- name: old_ticks(before, at_most)
+-- name: old_ticks(before_utc, at_most)
 -- Of schedules and sensors, also of those that are no more; the last of each stays.
 SELECT t.id, coalesce(length(t.tick_body), 0)::bigint AS bytes
 FROM job_ticks t
-WHERE t.timestamp < :before AT TIME ZONE 'UTC' AND t.status <> 'STARTED'
+WHERE t.timestamp < :before_utc AND t.status <> 'STARTED'
   AND t.id <> ALL (
       SELECT max(l.id) FROM job_ticks l GROUP BY coalesce(l.selector_id, l.job_origin_id))
 ORDER BY t.id

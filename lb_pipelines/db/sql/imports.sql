@@ -256,29 +256,16 @@ WHERE p.institution_key = :institution_key
   AND (p.class_key, p.subject_key, p.campus_key)
       IS NOT DISTINCT FROM (n.class_key, n.subject_key, n.campus_key);
 
--- name: remove_moved_points(institution_key)
+-- name: remove_moved_points(institution_key)$
 -- The time is part of the primary key (it partitions), so an event that has another time now is
--- another row: the old one goes. Gives the local days that events left, and how many.
+-- another row: the old one goes.
 WITH gone AS (
     DELETE FROM lb.student_points p USING incoming_points n
     WHERE p.institution_key = :institution_key AND p.event_id = n.event_id
       AND p.occurred_at <> n.occurred_at
     RETURNING p.occurred_at
 )
-SELECT (g.occurred_at AT TIME ZONE i.time_zone)::date, count(*)
-FROM gone g CROSS JOIN lb.institutions i
-WHERE i.institution_key = :institution_key
-GROUP BY 1;
-
--- name: hold_aggregates(institution_key)$
--- The lock of who writes aggregates, until the transaction ends: one that has read these events
--- writes before the mark, one that comes later reads what is left.
-SELECT pg_advisory_xact_lock(x'6c62'::integer, :institution_key);
-
--- name: mark_left_days(institution_key, days)!
--- Nothing else on such a day would tell that its aggregate is stale (ledger.sql, changed_days).
-UPDATE lb.point_aggregates SET source_checksum = -1
-WHERE institution_key = :institution_key AND day = ANY (:days::date[]);
+SELECT count(*) FROM gone;
 
 -- name: count_changed_points(institution_key)$
 SELECT count(*) FROM incoming_points n

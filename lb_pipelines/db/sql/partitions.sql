@@ -102,3 +102,8 @@ SELECT k.conname::text
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.contype = 'c' AND k.coninhcount = 0
 WHERE c.relnamespace = 'lb_part'::regnamespace AND c.relname = CAST(:name AS name);
+
+-- name: watch_events(relation)$
+-- A leaf of events enters its changes by itself: a statement that names it fires no trigger of the
+-- root.
+SELECT lb.watch_events(CAST(:relation AS regclass));

@@ -13,7 +13,7 @@ GROUP BY 1, 2
 HAVING bool_or(status = 'ARCHIVED')
 ORDER BY 2, 1;
 
--- name: tally(institution_id, zone, type, first, last, years)^
+-- name: tally(institution_id, type, first, last, years)^
 -- A partition's originals held against their copies, and what they are together.
 SELECT count(*),
        coalesce(sum(pg_column_size(s.entries) + pg_column_size(s.metadata)
@@ -21,7 +21,7 @@ SELECT count(*),
        count(*) FILTER (WHERE s.status = 'ACTIVE'),
        count(*) FILTER (WHERE s.status = 'ARCHIVED'
                           AND a.content_hash IS DISTINCT FROM s.content_hash),
-       max((a.archived_at AT TIME ZONE :zone)::date),
+       max(a.archived_at),
        coalesce(bit_xor(lb.digest_high(s.id, s.content_hash)), 0),
        coalesce(bit_xor(lb.digest_low(s.id, s.content_hash)), 0)
 FROM {relation} s

@@ -213,37 +213,43 @@ WHERE t.institution_key = :institution_key AND t.type = :type AND t.before <= :l
         AND a.day < t.before)
 ORDER BY t.before;
 
--- name: points_of_student(institution_key, student_key, zone, first, last, low, high, edges, trusted_age)
+-- name: points_of_student(institution_key, student_key, first, last, instants, offsets, low, high, edges)
 -- Between edges: a student's sums. Apart from these the days on which the events may say something
--- else than the aggregates: not aggregated, marked by an import, or with an event updated so shortly
--- before the aggregate was made that it may not have been seen. low and high only let partitions be
--- pruned.
+-- else than the aggregates: not aggregated, or before a change of their events.
 WITH days AS MATERIALIZED (
-    SELECT local.day, class_key, subject_key, campus_key,
+    SELECT :first::date + (CAST(:offsets AS integer[]))[
+               width_bucket(occurred_at, CAST(:instants AS timestamptz[]))] AS day,
+           class_key, subject_key, campus_key,
            sum(amount) FILTER (WHERE status = 'ACTIVE') AS points,
-           count(*) FILTER (WHERE status = 'ACTIVE') AS events, max(updated_at) AS updated_at
+           count(*) FILTER (WHERE status = 'ACTIVE') AS events
     FROM lb.student_points
-    CROSS JOIN LATERAL (SELECT (occurred_at AT TIME ZONE :zone)::date AS day) AS local
     WHERE institution_key = :institution_key AND student_key = :student_key
       AND occurred_at >= :low AND occurred_at < :high
-      AND local.day BETWEEN :first::date AND :last::date
     GROUP BY 1, 2, 3, 4
-), aggregated AS MATERIALIZED (
-    SELECT day, materialized_at, source_checksum FROM lb.point_aggregates
-    WHERE institution_key = :institution_key AND day BETWEEN :first AND :last
+), changes AS MATERIALIZED (
+    SELECT version, first_at, last_at, first_day, last_day FROM lb.input_changes
+    WHERE institution_key = :institution_key AND settled_at IS NULL
+      AND 'point_aggregates' = ANY (assets)
+      AND (first_at IS NULL OR (first_at < :high AND last_at >= :low))
 ), doubted AS MATERIALIZED (
-    SELECT d.day FROM days d LEFT JOIN aggregated a USING (day)
-    WHERE a.day IS NULL OR d.updated_at > a.materialized_at - :trusted_age::interval
+    SELECT d.day FROM days d
+    WHERE NOT EXISTS (
+        SELECT FROM lb.point_aggregates a
+        WHERE a.institution_key = :institution_key AND a.day = d.day)
     UNION
-    SELECT day FROM aggregated WHERE source_checksum = -1
+    SELECT m.day FROM changes c JOIN lb.materialized_days m
+      ON m.institution_key = :institution_key AND m.asset = 'point_aggregates'
+     AND m.day BETWEEN :first AND :last AND m.through_version < c.version
+     AND m.day BETWEEN c.first_day AND c.last_day
+     AND (c.first_at IS NULL OR (m.ends_at > c.first_at AND m.begins_at <= c.last_at))
 )
 SELECT NULL::date, width_bucket(day, CAST(:edges AS date[])), class_key, subject_key, campus_key,
        sum(points)::bigint, sum(events)::bigint
 FROM days
-WHERE day NOT IN (SELECT day FROM doubted) AND events > 0
+WHERE day IS NOT NULL AND day NOT IN (SELECT day FROM doubted) AND events > 0
 GROUP BY 2, 3, 4, 5
 UNION ALL
-SELECT day, NULL, NULL, NULL, NULL, NULL, NULL FROM doubted;
+SELECT day, NULL, NULL, NULL, NULL, NULL, NULL FROM doubted WHERE day IS NOT NULL;
 
 -- name: cells_of_student(institution_key, student_key, days)
 -- The same of single days as they were aggregated. The arrays are sorted by student: a binary
@@ -263,13 +269,15 @@ CROSS JOIN LATERAL unnest(
 ) AS u (class_key, subject_key, campus_key, points, events)
 WHERE a.institution_key = :institution_key AND a.day = ANY (:days) AND place.through > place.before;
 
--- name: boards_of_student(institution_key, student_key, zone, last, high)
+-- name: boards_of_student(institution_key, student_key, instants, offsets, low, high)
 -- Every class, subject and campus for which the student has had an event by then.
 WITH keys AS MATERIALIZED (
     SELECT DISTINCT class_key, subject_key, campus_key
     FROM lb.student_points
     WHERE institution_key = :institution_key AND student_key = :student_key
-      AND occurred_at < :high AND (occurred_at AT TIME ZONE :zone)::date <= :last::date
+      AND occurred_at < :high
+      AND (occurred_at < :low OR (CAST(:offsets AS integer[]))[
+          width_bucket(occurred_at, CAST(:instants AS timestamptz[]))] IS NOT NULL)
 )
 SELECT 'CLASS', c.class_key, c.id, c.name FROM lb.classes c
 WHERE c.institution_key = :institution_key AND c.class_key IN (SELECT class_key FROM keys)

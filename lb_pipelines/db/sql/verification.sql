@@ -88,11 +88,11 @@ WHERE EXISTS (
       AND (n.withdrawn_on IS NULL OR n.withdrawn_on > a.day))
 GROUP BY a.number;
 
--- name: event_sums(zone, first, last, institution_key, low, high)
+-- name: event_sums(institution_key, instants, offsets, low, high)
 -- The events of each local day, once as a whole (kind 7) and once by class (3), subject (5) and
 -- campus (6): how many, and of the ACTIVE ones their number, points, students and the product of
 -- both. The last two are no figures of anything: equal events have equal ones.
-SELECT (local.day - :first::date)::integer,
+SELECT local.day,
        grouping(class_key, subject_key, campus_key),
        coalesce(class_key, subject_key, campus_key, 0),
        count(*),
@@ -101,10 +101,13 @@ SELECT (local.day - :first::date)::integer,
        coalesce(sum(student_key::bigint) FILTER (WHERE status = 'ACTIVE'), 0),
        coalesce(sum(amount::bigint * student_key) FILTER (WHERE status = 'ACTIVE'), 0)
 FROM lb.student_points
-CROSS JOIN LATERAL (SELECT (occurred_at AT TIME ZONE :zone)::date AS day) AS local
+CROSS JOIN LATERAL (
+    SELECT (CAST(:offsets AS integer[]))[
+        width_bucket(occurred_at, CAST(:instants AS timestamptz[]))] AS day
+) AS local
 WHERE institution_key = :institution_key
   AND occurred_at >= :low AND occurred_at < :high
-  AND local.day BETWEEN :first::date AND :last::date
+  AND local.day IS NOT NULL
 GROUP BY GROUPING SETS ((local.day), (local.day, class_key), (local.day, subject_key),
                         (local.day, campus_key));
 
@@ -113,22 +116,18 @@ SELECT day, source_rows, students, classes, subjects, campuses, points, events
 FROM lb.point_aggregates
 WHERE institution_key = :institution_key AND day BETWEEN :first AND :last;
 
--- name: outdated_aggregates(institution_key, zone, days)
--- Which of the days were aggregated from other events than there are now, or never.
+-- name: outdated_aggregates(institution_key, days)
+-- Which of the days were never aggregated, or before a change of their events.
 SELECT d.day
 FROM unnest(CAST(:days AS date[])) AS d (day)
-LEFT JOIN lb.point_aggregates a ON a.institution_key = :institution_key AND a.day = d.day
-CROSS JOIN LATERAL (
-    SELECT count(*) AS source_rows,
-           coalesce(sum((extract(epoch FROM p.updated_at) * 1000000)::bigint & 2147483647), 0)::bigint
-               AS source_checksum
-    FROM lb.student_points p
-    WHERE p.institution_key = :institution_key
-      AND p.occurred_at >= (d.day - 1)::timestamp AT TIME ZONE :zone
-      AND p.occurred_at < (d.day + 2)::timestamp AT TIME ZONE :zone
-      AND (p.occurred_at AT TIME ZONE :zone)::date = d.day
-) AS now_
-WHERE (a.source_rows, a.source_checksum) IS DISTINCT FROM (now_.source_rows, now_.source_checksum);
+LEFT JOIN lb.materialized_days m
+  ON m.institution_key = :institution_key AND m.asset = 'point_aggregates' AND m.day = d.day
+WHERE m.day IS NULL OR EXISTS (
+    SELECT FROM lb.input_changes c
+    WHERE c.institution_key = :institution_key AND c.settled_at IS NULL
+      AND c.version > m.through_version AND 'point_aggregates' = ANY (c.assets)
+      AND m.day BETWEEN c.first_day AND c.last_day
+      AND (c.first_at IS NULL OR (m.ends_at > c.first_at AND m.begins_at <= c.last_at)));
 
 -- name: revisions(institution_key, first, last)
 -- The revision of each aggregated day, and under the day before the first the highest of all

@@ -9,6 +9,10 @@ SELECT pg_advisory_xact_lock_shared(x'6c64'::integer, :institution_key);
 -- Until the transaction ends: restores, renewals, holds, purges, erasures.
 SELECT pg_advisory_xact_lock(x'6c64'::integer, :institution_key);
 
+-- name: try_write_alone(institution_key)$
+-- The same where nobody writes at this moment; else false at once.
+SELECT pg_try_advisory_xact_lock(x'6c64'::integer, :institution_key);
+
 -- name: erasures(institution_key)$
 SELECT erasures FROM lb.institutions WHERE institution_key = :institution_key;
 

@@ -11,11 +11,10 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, contiguous_ranges
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Connection, Database
-from lb_pipelines.db.repositories import glances, ledger
+from lb_pipelines.db.repositories import glances, input_changes
 from lb_pipelines.insight import inline
 from lb_pipelines.materialize import aggregates, snapshots
 from lb_pipelines.materialize.results import DayResult
-from lb_pipelines.materialize.staleness import EVER
 from lb_pipelines.orchestration.assets.family import (
     LeaderboardAsset,
     Metadata,
@@ -35,9 +34,9 @@ def point_aggregates(partitions: MultiPartitionsDefinition, start_day: date) -> 
         if start_day in days:
             # All-time boards hold days that have no partition. Those that were never aggregated
             # are when needed; those that have changed since are with the first partition.
-            with database.transaction(snapshot=True) as connection:
-                changed = ledger.changed_days(connection, institution, EVER)
-            for earlier in contiguous_ranges(day for day in changed if day < start_day):
+            with database.transaction() as connection:
+                stale = input_changes.find_stale_aggregates(connection, institution, start_day)
+            for earlier in contiguous_ranges(day for day in stale if day < start_day):
                 for _ in aggregates.materialize(database, institution, earlier, order.provenance):
                     pass
         yield from aggregates.materialize(database, institution, days, order.provenance)
@@ -60,7 +59,6 @@ def point_aggregates(partitions: MultiPartitionsDefinition, start_day: date) -> 
             "day": ("date", "Local day, in the institution's zone"),
             "revision": ("bigint", "Raised whenever the content of the day changes"),
             "source_rows": ("bigint", "Events of the day, VOIDED included"),
-            "source_checksum": ("bigint", "Over the updated_at of these events"),
             "watermark": ("timestamptz", "Latest updated_at among the events read"),
             "materialized_at": ("timestamptz", "When the events were last read"),
             "run_id": ("text", "The run that read them"),

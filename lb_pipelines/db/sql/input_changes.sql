@@ -1,0 +1,133 @@
+-- The ledger of changed inputs: up to which version inputs were read, and which materialized days are
+-- older than a change that can touch them. Triggers write it (m0007_watched_inputs.sql).
+
+-- name: version(institution_key)$
+-- All changes up to here are visible to the snapshot of this statement.
+SELECT coalesce(max(version), 0) FROM lb.input_changes WHERE institution_key = :institution_key;
+
+-- name: institutions_with_open_changes(institution_keys)
+-- Those of the institutions with a change that is not settled and can touch something materialized:
+-- one probe of an index for each.
+SELECT i.institution_key
+FROM unnest(CAST(:institution_keys AS integer[])) AS i (institution_key)
+WHERE EXISTS (
+    SELECT FROM lb.input_changes c
+    WHERE c.institution_key = i.institution_key AND c.settled_at IS NULL
+      AND (c.first_at IS NULL OR c.first_at < (
+          SELECT max(m.ends_at) FROM lb.materialized_days m
+          WHERE m.institution_key = i.institution_key)));
+
+-- name: stale_days(institution_keys)
+-- By institution and asset the materialized days that are older than a change which can touch them.
+WITH open_changes AS MATERIALIZED (
+    SELECT c.institution_key, c.version, c.assets, c.first_at, c.last_at, c.first_day, c.last_day
+    FROM unnest(CAST(:institution_keys AS integer[])) AS i (institution_key)
+    CROSS JOIN LATERAL (
+        SELECT max(m.ends_at) AS ends_at FROM lb.materialized_days m
+        WHERE m.institution_key = i.institution_key
+    ) AS made
+    JOIN lb.input_changes c ON c.institution_key = i.institution_key
+    WHERE c.settled_at IS NULL AND c.version IS NOT NULL
+      AND (c.first_at IS NULL OR c.first_at < made.ends_at)
+), changes_of_boards AS MATERIALIZED (
+    SELECT institution_key, asset, version, min(first_at) AS first_at, first_day, last_day
+    FROM open_changes CROSS JOIN LATERAL unnest(assets) AS asset
+    WHERE asset <> 'point_aggregates'
+    GROUP BY institution_key, asset, version, first_day, last_day
+), stale AS (
+    SELECT m.institution_key, m.asset, m.day
+    FROM open_changes c
+    JOIN lb.materialized_days m
+      ON m.institution_key = c.institution_key AND m.asset = 'point_aggregates'
+     AND m.through_version < c.version AND m.day BETWEEN c.first_day AND c.last_day
+    WHERE 'point_aggregates' = ANY (c.assets)
+      AND (c.first_at IS NULL
+           -- The second bound is there for the index: no day is longer than that.
+           OR (m.ends_at > c.first_at AND m.ends_at < c.last_at + interval '4 days'
+               AND m.begins_at <= c.last_at))
+    UNION ALL
+    SELECT m.institution_key, m.asset, m.day
+    FROM changes_of_boards c
+    JOIN lb.materialized_days m
+      ON m.institution_key = c.institution_key AND m.asset = c.asset
+     AND m.through_version < c.version AND m.day BETWEEN c.first_day AND c.last_day
+     AND (c.first_at IS NULL OR m.ends_at > c.first_at)
+)
+SELECT institution_key, asset, range_agg(daterange(day, day, '[]'))
+FROM stale
+GROUP BY institution_key, asset;
+
+-- name: stale_aggregates(institution_key, last)
+-- Aggregated days up to a last one that are older than a change of their events, and the first
+-- version of such a change.
+SELECT m.day, min(c.version)
+FROM lb.input_changes c
+JOIN lb.materialized_days m
+  ON m.institution_key = :institution_key AND m.asset = 'point_aggregates' AND m.day <= :last
+ AND m.through_version < c.version AND m.day BETWEEN c.first_day AND c.last_day
+WHERE c.institution_key = :institution_key AND c.settled_at IS NULL AND c.version IS NOT NULL
+  AND 'point_aggregates' = ANY (c.assets)
+  AND (c.first_at IS NULL
+       OR (m.ends_at > c.first_at AND m.ends_at < c.last_at + interval '4 days'
+           AND m.begins_at <= c.last_at))
+GROUP BY m.day
+ORDER BY m.day;
+
+-- name: reopen(institution_key, through_version)!
+-- For a day that is written from inputs older than a change that was settled meanwhile.
+UPDATE lb.input_changes SET settled_at = NULL
+WHERE institution_key = :institution_key AND version > :through_version
+  AND settled_at IS NOT NULL;
+
+-- name: settle(institution_key, through_version)!
+UPDATE lb.input_changes SET settled_at = now()
+WHERE institution_key = :institution_key AND version <= :through_version AND settled_at IS NULL;
+
+-- name: drop_settled_events(institution_key, before)!
+-- The events themselves say what they are; of settings and the school model the ledger stays.
+DELETE FROM lb.input_changes
+WHERE institution_key = :institution_key AND input = 'events' AND settled_at < :before;
+
+-- name: drop_without_effect(institution_key, after_version, through_version, begins_at, ends_at)!
+-- A day was aggregated again and has the same sums: what was changed within it changed nothing.
+DELETE FROM lb.input_changes
+WHERE institution_key = :institution_key AND input = 'events'
+  AND version > :after_version AND version <= :through_version
+  AND first_at >= :begins_at AND last_at < :ends_at;
+
+-- name: shorten(institution_key, after_version, through_version, begins_at, ends_at)!
+-- The same of changes that concern a neighbouring day too.
+UPDATE lb.input_changes
+SET first_at = CASE WHEN first_at >= :begins_at THEN :ends_at ELSE first_at END,
+    last_at = CASE WHEN first_at >= :begins_at THEN last_at
+                   ELSE :begins_at::timestamptz - interval '1 microsecond' END
+WHERE institution_key = :institution_key AND input = 'events'
+  AND version > :after_version AND version <= :through_version
+  AND ((first_at >= :begins_at AND first_at < :ends_at AND last_at >= :ends_at)
+       OR (first_at < :begins_at AND last_at >= :begins_at AND last_at < :ends_at));
+
+-- name: narrow(institution_key, after_version, through_version, begins_at, ends_at, unchanged)!
+-- The sums of some types of boards are the same.
+UPDATE lb.input_changes
+SET assets = ARRAY(SELECT a FROM unnest(assets) AS a WHERE a <> ALL (CAST(:unchanged AS text[])))
+WHERE institution_key = :institution_key AND input = 'events'
+  AND version > :after_version AND version <= :through_version
+  AND first_at >= :begins_at AND last_at < :ends_at
+  AND assets && CAST(:unchanged AS text[]);
+
+-- name: explains(institution_key, after_version, begins_at, ends_at)$
+-- Whether a change says that the aggregate of a day may differ from that of an earlier version, or
+-- no boards are there that it could have been in.
+SELECT NOT EXISTS (
+        SELECT FROM lb.materialized_days
+        WHERE institution_key = :institution_key AND ends_at >= :ends_at
+          AND asset <> 'point_aggregates')
+    OR EXISTS (
+        SELECT FROM lb.input_changes
+        WHERE institution_key = :institution_key AND version > :after_version
+          AND 'point_aggregates' = ANY (assets)
+          AND (first_at IS NULL OR (first_at < :ends_at AND last_at >= :begins_at)));
+
+-- name: enter_aggregates(institution_key, types, day)$
+SELECT lb.enter_change(:institution_key, 'aggregates', CAST(:types AS text[]),
+    ARRAY['daily', 'weekly', 'monthly', 'term', 'all-time'], CAST(:day AS date));
