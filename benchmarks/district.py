@@ -44,10 +44,10 @@ _MARK = "District of the benchmarks: "
 
 _LIMITS = {type: dict.fromkeys(map(str, Granularity), LIMIT) for type in map(str, BoardType)}
 _COPY_HISTORY = """
-INSERT INTO lb.point_aggregates (institution_key, day, revision, source_rows, source_checksum,
-    watermark, run_id, content_hash, cells, students, classes, subjects, campuses, points, events)
+INSERT INTO lb.point_aggregates (institution_key, day, revision, source_rows, watermark, run_id,
+    content_hash, cells, students, classes, subjects, campuses, points, events)
 SELECT institution_key, day - %(back)s, nextval('lb.aggregate_revisions'), source_rows,
-       source_checksum, watermark - make_interval(days => %(back)s), run_id, content_hash, cells,
+       watermark - make_interval(days => %(back)s), run_id, content_hash, cells,
        students, classes, subjects, campuses, points, events
 FROM lb.point_aggregates
 WHERE day BETWEEN %(first)s AND %(last)s AND day - %(back)s BETWEEN %(oldest)s AND %(newest)s

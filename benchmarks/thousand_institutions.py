@@ -88,10 +88,9 @@ FROM lb.institutions JOIN lb.classes USING (institution_key)
      LATERAL (SELECT (day + time '12:00') AT TIME ZONE time_zone) AS noon (at)
 """
 _AGGREGATES = """
-INSERT INTO lb.point_aggregates (institution_key, day, revision, source_rows, source_checksum,
-    watermark, content_hash, cells, students, classes, subjects, campuses, points, events)
-SELECT institution_key, day, 1, count(*),
-       sum((extract(epoch FROM updated_at) * 1000000)::bigint & 2147483647), max(updated_at),
+INSERT INTO lb.point_aggregates (institution_key, day, revision, source_rows, watermark,
+    content_hash, cells, students, classes, subjects, campuses, points, events)
+SELECT institution_key, day, 1, count(*), max(updated_at),
        '\\x00', count(*), array_agg(student_key ORDER BY student_key, class_key),
        array_agg(class_key ORDER BY student_key, class_key),
        array_agg(subject_key ORDER BY student_key, class_key),
@@ -105,9 +104,15 @@ GROUP BY institution_key, day
 """
 _LEDGER = """
 INSERT INTO lb.materialized_days
-    (institution_key, asset, day, through_revision, boards, run_id, code_version)
-SELECT institution_key, asset, day, 1, 10, 'earlier', '0'
-FROM lb.point_aggregates, unnest(%(assets)s::text[]) AS asset
+    (institution_key, asset, day, through_revision, through_version, begins_at, ends_at, boards,
+     run_id, code_version)
+SELECT a.institution_key, asset, a.day, 1,
+       (SELECT coalesce(max(version), 0) FROM lb.input_changes c
+        WHERE c.institution_key = a.institution_key),
+       a.day::timestamp AT TIME ZONE i.time_zone, (a.day + 1)::timestamp AT TIME ZONE i.time_zone,
+       10, 'earlier', '0'
+FROM lb.point_aggregates a JOIN lb.institutions i USING (institution_key),
+     unnest(%(assets)s::text[]) AS asset
 """
 # A day's record again for an earlier day, as the run of that day would have left it.
 _EVENT_LOG = """

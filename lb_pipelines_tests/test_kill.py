@@ -17,11 +17,11 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
-from lb_pipelines.db.repositories import ledger
+from lb_pipelines.db.repositories import input_changes
 from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.materialize.results import Provenance
 from lb_pipelines.materialize.snapshots import asset_name
-from lb_pipelines.materialize.staleness import EVER, stale_ranges
+from lb_pipelines.materialize.staleness import stale_ranges
 from lb_pipelines_tests import oracle, stored, worlds
 from lb_pipelines_tests.conftest import libpq_url
 from lb_pipelines_tests.killable import DONE, READY, Worker
@@ -65,7 +65,7 @@ def assert_every_day_is_whole(database: Database, school: School, institution: I
     """Every day has the rows that the ledger says, and the right ones if it passes for current."""
     # One state: the server may still be committing the last words of the dead.
     with database.transaction(snapshot=True) as connection:
-        changed = ledger.changed_days(connection, institution, EVER)
+        changed = input_changes.find_stale_aggregates(connection, institution, date.max)
         made = connection.execute(
             "SELECT asset, day, boards, through_revision >= coalesce(("
             "  SELECT max(revision) FROM lb.point_aggregates a"

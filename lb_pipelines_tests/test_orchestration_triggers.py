@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -24,6 +23,7 @@ from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
 from lb_pipelines.materialize import aggregates, writing
 from lb_pipelines.materialize.results import Provenance
+from lb_pipelines.orchestration import sensors
 from lb_pipelines.orchestration.assets.family import BoardProduct, Order
 from lb_pipelines.orchestration.assets.leaderboards import leaderboard_families
 from lb_pipelines.orchestration.build import build_defs
@@ -251,7 +251,7 @@ def test_an_unknown_zone_does_not_hold_up_the_others(clockwork: Clockwork) -> No
     clockwork.now = datetime(2024, 3, 21, 0, 0, tzinfo=UTC)
     assert asked(clockwork.tick_daily()) == [rectangle("2024-03-20", "2024-03-20", "a", "lost")]
     assert clockwork.tick_late_events() == (
-        "Looked at 1 of 2 institutions: no day is stale. Left out: Institution 'lost': 'Mars' is"
+        "1 institutions: no day is stale. Left out: Institution 'lost': 'Mars' is"
         " no IANA time zone. Set time_zone to a name like 'Europe/London'"
     )
 
@@ -263,7 +263,7 @@ def test_a_late_event_is_answered_by_one_run_up_to_the_latest_day(clockwork: Clo
     clockwork.add(("a", "UTC"), ("b", "UTC"))
     clockwork.now = datetime.now(UTC)
     clockwork.materialize("2024-04-01", "2024-04-05", "a", "b")
-    assert clockwork.tick_late_events() == "Looked at 2 of 2 institutions: no day is stale."
+    assert clockwork.tick_late_events() == "2 institutions: no day is stale."
 
     add_event(clockwork.database, "b", date(2024, 4, 3), 50)
     [request] = clockwork.tick_late_events()
@@ -275,10 +275,10 @@ def test_a_late_event_is_answered_by_one_run_up_to_the_latest_day(clockwork: Clo
     assert again.run_key == request.run_key
 
     run = clockwork.submit(request, DagsterRunStatus.STARTED)
-    assert clockwork.tick_late_events() == "A run is queued or at work for the stale days of b."
+    assert clockwork.tick_late_events() == "A run is queued or in progress for the stale days of b."
     clockwork.instance.delete_run(run.run_id)
     clockwork.materialize("2024-04-03", "2024-04-05", "b")
-    assert clockwork.tick_late_events() == "Looked at 2 of 2 institutions: no day is stale."
+    assert clockwork.tick_late_events() == "2 institutions: no day is stale."
 
     add_event(clockwork.database, "b", date(2024, 4, 3), 50)
     [anew] = clockwork.tick_late_events()
@@ -309,7 +309,7 @@ def test_what_changes_before_the_first_partition_reaches_the_boards(clockwork: C
     add_event(clockwork.database, "a", before.first, 1000)
     assert asked(clockwork.tick_late_events()) == [rectangle("2024-03-20", "2024-03-21", "a", "a")]
     clockwork.materialize("2024-03-20", "2024-03-21", "a")
-    assert clockwork.tick_late_events() == "Looked at 1 of 1 institutions: no day is stale."
+    assert clockwork.tick_late_events() == "1 institutions: no day is stale."
     with clockwork.database.transaction() as connection:
         most = connection.execute(
             "SELECT max((metadata ->> 'max')::integer) FROM lb.leaderboard_snapshots"
@@ -318,24 +318,74 @@ def test_what_changes_before_the_first_partition_reaches_the_boards(clockwork: C
     assert most[0] >= 1000
 
 
-def test_the_cursor_goes_on_only_where_events_and_boards_agree(clockwork: Clockwork) -> None:
+def test_a_change_is_found_whatever_its_age(clockwork: Clockwork) -> None:
     clockwork.add(("a", "UTC"), ("b", "UTC"))
     clockwork.now = datetime.now(UTC)
     clockwork.materialize("2024-04-01", "2024-04-02", "a", "b")
     add_event(clockwork.database, "b", date(2024, 4, 1), 50)
     clockwork.tick_late_events()
-    assert json.loads(clockwork.cursor or "{}").keys() == {"a"}
-    # Long after, with the run never made, the change is still found.
-    clockwork.now += timedelta(days=3)
+    # Long after, with the run never made, and with another cursor.
+    clockwork.now += timedelta(days=300)
+    clockwork.cursor = "nonsense"
     [request] = clockwork.tick_late_events()
     assert Rectangle.of_run(request.tags) == rectangle("2024-04-01", "2024-04-02", "b", "b")
 
 
-def test_a_cursor_that_was_edited_begins_anew(clockwork: Clockwork) -> None:
-    clockwork.add(("a", "UTC"))
-    clockwork.cursor = "nonsense"
-    assert clockwork.tick_late_events() == "Looked at 1 of 1 institutions: no day is stale."
-    assert set(json.loads(clockwork.cursor)) == {"a"}
+@pytest.mark.parametrize(
+    ("statement", "first", "assets"),
+    [
+        (
+            # All that is aggregated, the day before the first event too.
+            "UPDATE lb.institutions SET time_zone = 'Asia/Tokyo' WHERE id = 'b'",
+            "2024-03-31",
+            None,
+        ),
+        (
+            "UPDATE lb.institutions SET metadata = jsonb_build_object('leaderboardLimits',"
+            " jsonb_build_object('CLASS', jsonb_build_object('daily', 1))) WHERE id = 'b'",
+            "2024-04-01",
+            {"class_snapshots", "class_trends"},
+        ),
+        (
+            "UPDATE lb.enrollments SET withdrawn_on = '2024-04-02' FROM lb.institutions i"
+            " WHERE i.institution_key = enrollments.institution_key AND i.id = 'b'",
+            "2024-04-02",
+            {"class_snapshots", "subject_snapshots", "campus_snapshots"},
+        ),
+    ],
+)
+def test_a_change_of_another_input_starts_a_run_of_what_it_can_touch(
+    clockwork: Clockwork, statement: str, first: str, assets: set[str] | None
+) -> None:
+    clockwork.add(("a", "UTC"), ("b", "UTC"))
+    clockwork.now = datetime.now(UTC)
+    clockwork.materialize("2024-04-01", "2024-04-03", "a", "b")
+    assert clockwork.tick_late_events() == "2 institutions: no day is stale."
+    with clockwork.database.transaction() as connection:
+        connection.execute(statement)
+    [request] = clockwork.tick_late_events()
+    assert Rectangle.of_run(request.tags) == rectangle(first, "2024-04-03", "b", "b")
+    selected = request.asset_selection
+    assert (selected and {key.to_user_string() for key in selected}) == assets
+
+
+def test_a_tick_that_runs_out_of_time_goes_on_with_the_next(
+    clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clockwork.add(("a", "UTC"), ("b", "UTC"), ("c", "UTC"))
+    clockwork.now = datetime.now(UTC)
+    clockwork.materialize("2024-04-01", "2024-04-02", "a", "b", "c")
+    for id in ("a", "b", "c"):
+        add_event(clockwork.database, id, date(2024, 4, 1), 50)
+    # Each institution takes all the time that a tick has.
+    seconds = iter(range(0, 10_000, 20))
+    monkeypatch.setattr(sensors.time, "monotonic", lambda: next(seconds))
+    seen = [
+        [request.tags["leaderboards/institution"] for request in clockwork.tick_late_events()]
+        for _ in range(3)
+    ]
+    assert all(len(ids) < 3 for ids in seen)
+    assert {id for ids in seen for id in ids} == {"a", "b", "c"}
 
 
 # Maintenance.

@@ -17,7 +17,8 @@ from psycopg.sql import SQL, Literal
 
 from benchmarks.district import all_institutions
 from benchmarks.harness import Stopwatch
-from lb_pipelines.core.periods import DayRange, instants_around
+from lb_pipelines.core.day_starts import find_day_starts
+from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Connection, Database
 
@@ -26,10 +27,10 @@ COLUMNS = (
     " metadata, distribution, content_hash"
 )
 _EVENTS = SQL(
-    "COPY (SELECT (occurred_at AT TIME ZONE {zone})::date, student_key, class_key, subject_key,"
-    " campus_key, amount, status, updated_at FROM lb.student_points"
-    " WHERE institution_key = {key} AND occurred_at >= {low} AND occurred_at < {high}"
-    " AND (occurred_at AT TIME ZONE {zone})::date BETWEEN {first} AND {last})"
+    "COPY (SELECT ({offsets}::integer[])[width_bucket(occurred_at, {instants}::timestamptz[])],"
+    " student_key, class_key, subject_key, campus_key, amount, status, updated_at"
+    " FROM lb.student_points"
+    " WHERE institution_key = {key} AND occurred_at >= {low} AND occurred_at < {high})"
     " TO STDOUT (FORMAT BINARY)"
 )
 _ROWS = SQL(
@@ -88,12 +89,11 @@ def events_out(database: Database, days: DayRange) -> None:
     institutions = all_institutions(database)
     with database.transaction() as connection:
         for institution in institutions:
-            low, high = instants_around(days, institution.zone)
+            parameters = find_day_starts(institution.zone, days).parameters
             statement = _EVENTS.format(
-                zone=Literal(institution.time_zone), key=Literal(institution.key),
-                low=Literal(low), high=Literal(high),
-                first=Literal(days.first), last=Literal(days.last),
-            )  # fmt: skip
+                key=Literal(institution.key),
+                **{name: Literal(value) for name, value in parameters.items()},
+            )
             _discard(connection, statement.as_bytes(connection))
 
 

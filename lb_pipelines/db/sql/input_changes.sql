@@ -39,7 +39,7 @@ WITH open_changes AS MATERIALIZED (
     FROM open_changes c
     JOIN lb.materialized_days m
       ON m.institution_key = c.institution_key AND m.asset = 'point_aggregates'
-     AND m.through_version < c.version AND m.day BETWEEN c.first_day AND c.last_day
+     AND m.through_version < c.version AND m.day BETWEEN coalesce(c.first_day, '-infinity') AND coalesce(c.last_day, 'infinity')
     WHERE 'point_aggregates' = ANY (c.assets)
       AND (c.first_at IS NULL
            -- The second bound is there for the index: no day is longer than that.
@@ -50,7 +50,7 @@ WITH open_changes AS MATERIALIZED (
     FROM changes_of_boards c
     JOIN lb.materialized_days m
       ON m.institution_key = c.institution_key AND m.asset = c.asset
-     AND m.through_version < c.version AND m.day BETWEEN c.first_day AND c.last_day
+     AND m.through_version < c.version AND m.day BETWEEN coalesce(c.first_day, '-infinity') AND coalesce(c.last_day, 'infinity')
      AND (c.first_at IS NULL OR m.ends_at > c.first_at)
 )
 SELECT institution_key, asset, range_agg(daterange(day, day, '[]'))
@@ -64,7 +64,7 @@ SELECT m.day, min(c.version)
 FROM lb.input_changes c
 JOIN lb.materialized_days m
   ON m.institution_key = :institution_key AND m.asset = 'point_aggregates' AND m.day <= :last
- AND m.through_version < c.version AND m.day BETWEEN c.first_day AND c.last_day
+ AND m.through_version < c.version AND m.day BETWEEN coalesce(c.first_day, '-infinity') AND coalesce(c.last_day, 'infinity')
 WHERE c.institution_key = :institution_key AND c.settled_at IS NULL AND c.version IS NOT NULL
   AND 'point_aggregates' = ANY (c.assets)
   AND (c.first_at IS NULL

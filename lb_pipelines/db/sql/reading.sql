@@ -240,7 +240,8 @@ WITH days AS MATERIALIZED (
     SELECT m.day FROM changes c JOIN lb.materialized_days m
       ON m.institution_key = :institution_key AND m.asset = 'point_aggregates'
      AND m.day BETWEEN :first AND :last AND m.through_version < c.version
-     AND m.day BETWEEN c.first_day AND c.last_day
+     AND m.day BETWEEN coalesce(c.first_day, '-infinity')
+         AND coalesce(c.last_day, 'infinity')
      AND (c.first_at IS NULL OR (m.ends_at > c.first_at AND m.begins_at <= c.last_at))
 )
 SELECT NULL::date, width_bucket(day, CAST(:edges AS date[])), class_key, subject_key, campus_key,

@@ -126,7 +126,8 @@ WHERE m.day IS NULL OR EXISTS (
     SELECT FROM lb.input_changes c
     WHERE c.institution_key = :institution_key AND c.settled_at IS NULL
       AND c.version > m.through_version AND 'point_aggregates' = ANY (c.assets)
-      AND m.day BETWEEN c.first_day AND c.last_day
+      AND m.day BETWEEN coalesce(c.first_day, '-infinity')
+         AND coalesce(c.last_day, 'infinity')
       AND (c.first_at IS NULL OR (m.ends_at > c.first_at AND m.begins_at <= c.last_at)));
 
 -- name: revisions(institution_key, first, last)

@@ -19,8 +19,8 @@ CREATE TABLE lb.input_changes (
     granularities text[] COLLATE "C" NOT NULL,
     first_at timestamptz,
     last_at timestamptz,
-    first_day date NOT NULL DEFAULT '-infinity',
-    last_day date NOT NULL DEFAULT 'infinity',
+    first_day date,
+    last_day date,
     row_count bigint NOT NULL DEFAULT 1,
     changed_at timestamptz NOT NULL DEFAULT now(),
     changed_by text NOT NULL DEFAULT session_user,
@@ -32,7 +32,8 @@ COMMENT ON COLUMN lb.input_changes.version IS 'Ascending within an institution i
 COMMENT ON COLUMN lb.input_changes.assets IS 'The daily assets that the change can touch';
 COMMENT ON COLUMN lb.input_changes.granularities IS 'The granularities of boards that the change can touch';
 COMMENT ON COLUMN lb.input_changes.first_at IS 'Events: the earliest occurred_at concerned; touches the aggregates of its day, and the boards of every day that ends after it';
-COMMENT ON COLUMN lb.input_changes.first_day IS 'Other inputs: the first day that the change can touch';
+COMMENT ON COLUMN lb.input_changes.first_day IS 'Other inputs: the first day that the change can touch; null: every day up to last_day';
+COMMENT ON COLUMN lb.input_changes.last_day IS 'The last day that it can touch; null: every day from first_day on';
 COMMENT ON COLUMN lb.input_changes.row_count IS 'Rows of the input that were added, changed or removed';
 COMMENT ON COLUMN lb.input_changes.settled_at IS 'When no materialized day was found to be older than the change';
 CREATE INDEX input_changes_by_version ON lb.input_changes (institution_key, version);
@@ -108,7 +109,8 @@ CREATE FUNCTION lb.enter_change(
 BEGIN ATOMIC
     INSERT INTO lb.input_changes
         (institution_key, input, assets, granularities, first_day, last_day, row_count)
-    SELECT institution_key, input, a.assets, granularities, first_day, last_day, row_count
+    SELECT institution_key, input, a.assets, granularities, nullif(first_day, '-infinity'),
+           nullif(last_day, 'infinity'), row_count
     FROM (SELECT lb.board_assets(types, snapshots, trends)) AS a (assets)
     WHERE a.assets IS NOT NULL AND first_day <= last_day;
 END;
