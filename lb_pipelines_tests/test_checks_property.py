@@ -165,7 +165,7 @@ def _tied(entries: list[dict[str, Any]]) -> list[int]:
 def _event(
     connection: Connection, institution: Institution, days: DayRange, chance: random.Random
 ) -> Any:
-    """An amount changes without a word; gives how to take it back."""
+    """An amount changes while triggers are off; gives how to take it back."""
     events = connection.execute(
         "SELECT event_id FROM lb.student_points WHERE institution_key = %s AND status = 'ACTIVE'"
         " AND (occurred_at AT TIME ZONE %s)::date BETWEEN %s AND %s AND amount BETWEEN -99 AND 99"
@@ -179,7 +179,9 @@ def _event(
         " WHERE institution_key = %s AND event_id = %s"
     )
     [id] = chance.choice(events)
+    connection.execute("SET LOCAL session_replication_role = replica")
     connection.execute(statement, (5, institution.key, id))
+    connection.execute("SET LOCAL session_replication_role = origin")
     return statement, (-5, institution.key, id)
 
 

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ import pytest
 from sqlalchemy.engine import URL, make_url
 
 import lb_pipelines
+from lb_pipelines.core.day_starts import find_day_starts
 from lb_pipelines.core.periods import DayRange, academic_years_around
 from lb_pipelines.core.words import BoardType, Granularity
+from lb_pipelines.core.zones import load_zone
 from lb_pipelines.db import queries
 from lb_pipelines.db.embedded import EmbeddedServer
 from lb_pipelines.db.engine import Connection, Database
@@ -44,6 +46,7 @@ ARCHIVED_DAY = DAY - timedelta(days=1)
 SEEN = {
     *("institutions", "campuses", "subjects", "terms", "classes", "students", "enrollments"),
     *("student_points", "point_aggregates", "point_pairs", "point_totals", "materialized_days"),
+    "input_changes",
     *("leaderboard_snapshots", "leaderboard_trends", "archived_leaderboard_snapshots"),
 }
 
@@ -200,7 +203,6 @@ def parameters(twins: Database) -> dict[str, Any]:
         "assets": ["class_snapshots"],
         "days": [DAY - timedelta(days=n) for n in range(5)],
         "edges": [first, DAY + timedelta(days=1)],
-        "trusted_age": "1 minute",
         "revisions": [0],
         "least_days": 1,
         "block_bytes": 28,
@@ -213,9 +215,7 @@ def parameters(twins: Database) -> dict[str, Any]:
         "last": DAY,
         "firsts": [first],
         "lasts": [DAY],
-        "low": datetime(2023, 1, 1, tzinfo=UTC),
-        "high": datetime(2025, 1, 1, tzinfo=UTC),
-        "zone": "UTC",
+        **find_day_starts(load_zone("UTC"), DayRange(first, DAY)).parameters,
         "at_most": 100,
         "years": ["2022-2023", "2023-2024"],
         "first_ids": [f"{VICTIM}:CLASS:{reference}:all-time:{first}"],

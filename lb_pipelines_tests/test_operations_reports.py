@@ -91,7 +91,7 @@ def test_what_is_missing_by_both_records_and_where_they_disagree(district: Distr
         # A pass aggregates the days before it, of which Dagster knows nothing.
         ("a", "missing", ""): rectangle(ALL[1:], [*before, *LATER]) | rectangle(ALL[:1], LATER),
         ("a", "not in Dagster", ""): rectangle(ALL[:1], before),
-        ("broken", "missing", ""): rectangle(ALL, DAYS),
+        ("broken", "missing", ""): rectangle(ALL, [*before, *LATER]),
         ("broken", "failed", failed.run_id): rectangle(ALL, MADE),
         ("nobody", "missing", ""): rectangle(ALL, DAYS),
     }
@@ -122,7 +122,8 @@ def test_what_is_missing_by_both_records_and_where_they_disagree(district: Distr
     page = on_the_page(result)
     totals = told(run("missing", *through))["totals"]
     assert {name.replace("_", " "): page[name] for name in (
-        "missing", "stale", "failed", "not_in_dagster", "not_in_the_database")
+        "missing", "stale", "failed", "not_in_dagster", "not_in_the_database",
+        "stale_in_the_archive")
     } == {state.lower(): number for state, number in totals.items()}  # fmt: skip
     assert (
         f"| broken | failed | all | 2024-04-01 to 2024-04-04 | 28 | {failed.run_id} |"

@@ -230,7 +230,6 @@ def test_a_day_that_is_not_over_yet_is_refused_and_the_days_before_it_are_done(
     [
         ("UPDATE lb.institutions SET status = 'INACTIVE'", "Institution 'a' is INACTIVE"),
         ("UPDATE lb.institutions SET time_zone = 'Mars/Base'", "'Mars/Base' is no IANA time zone"),
-        ("UPDATE lb.institutions SET id = 'other'", "Institution 'a' does not exist"),
     ],
 )
 def test_what_a_person_sees_of_an_institution_that_cannot_be_used(

@@ -503,7 +503,7 @@ def erase(connection: Connection, institution: Institution) -> None:
         (institution.key,),
     )
     connection.execute(
-        "UPDATE lb.students SET id = %s WHERE institution_key = %s AND id = %s",
+        "UPDATE lb.students SET id = %s, order_key = id WHERE institution_key = %s AND id = %s",
         (NEW, institution.key, OLD),
     )
     connection.execute(
