@@ -255,8 +255,7 @@ class _Writer:
                 replaced = product.replace(
                     connection, self.institution, product.type, day, prepared.columns()
                 )
-                months = {day, *replaced.other_months}
-                raise_versions(connection, self.institution, ((product.type, m) for m in months))
+                raise_versions(connection, self.institution, [(product.type, day)])
                 return replaced
             if product.alone:
                 # Whoever wrote that later state has not done what this run was started for.
