@@ -191,12 +191,17 @@ class Standings:
 
 @dataclass(frozen=True)
 class Around:
-    """The neighbourhood of a student on a board: whole ties, best first."""
+    """A student and the nearest above and below on a board, best first; inside a tie by student id,
+    of which some may be left out.
+
+    `tied_students`: how many others have exactly the student's points; 0 where not ranked.
+    """
 
     key: BoardKey
     student_id: str
     day: date
     ranked: int
+    tied_students: int
     entries: tuple[Entry, ...]
 
     def to_pandas(self) -> pd.DataFrame:
