@@ -194,6 +194,7 @@ def parameters(twins: Database) -> dict[str, Any]:
         "class_key": class_key,
         "student_key": student_key,
         "student_id": student,
+        "place": student,
         "student_ids": [student],
         "keys": [student_key],
         "asset": "class_snapshots",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -22,6 +23,7 @@ from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.retention import DEFAULT_RETENTION
 from lb_pipelines.core.selection import ArchiveSelection
 from lb_pipelines.core.words import BoardType, Granularity
+from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import directory, reading
 from lb_pipelines.errors import (
@@ -373,6 +375,69 @@ def test_around_in_a_tie_that_an_erased_student_is_part_of(
         assert [e.rank for e in around.entries] == [p.rank for p in board.places[near]]
         standing = service.get_rank(school.id, student, "CAMPUS", campus, "daily", day)
         assert standing.rank == board.places[at].rank
+
+
+def test_a_walk_along_students_uses_their_index(database: Database) -> None:
+    """Also under row level security, which keeps conditions that could leak rows out of indexes."""
+    school, institution = load(database, worlds.make_school(1, span=3, events=1), [])
+    with database.reading(school.id) as connection:
+        connection.execute("SET LOCAL enable_seqscan = off")
+        for query in (queries.directory.students_after, queries.directory.students_before):
+            plan = connection.execute(
+                f"EXPLAIN {queries.text(query)}",
+                {
+                    "institution_key": institution.key,
+                    "place": "s1",
+                    "student_key": 3,
+                    "at_most": 5,
+                },
+            ).fetchall()
+            text = " ".join(line for (line,) in plan)
+            assert "students_in_order" in text
+            assert re.search(r"Index Cond: [^)]*institution_key = .* AND \(ROW\(CASE", text), text
+
+
+def test_few_students_of_a_large_tie_are_read(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of 3,000 who tie is asked of some steps along it, not of all ids."""
+    limits = {"leaderboardLimits": {"CAMPUS": dict.fromkeys(GRANULARITIES, 2)}}
+    whole = worlds.make_school(1, span=3, events=0, metadata=limits)
+    day, noon = date(2024, 3, 4), worlds.at_local(date(2024, 3, 4), worlds.time(12), whole.zone)
+    names = tuple(f"s{number:04}" for number in range(3_000))
+    events = tuple(
+        Event(f"e{name}", name, None, None, whole.campuses[0], 5, noon, "ACTIVE", noon)
+        for name in names
+    )
+    school, _ = load(
+        database,
+        replace(whole, students=names, enrollments=(), events=events),
+        [BoardType.CAMPUS],
+    )
+    read = 0
+    real_walk, real_keys = directory.walk_students, directory.students_of_keys
+
+    def walk(*arguments: Any, **named: Any) -> Any:
+        nonlocal read
+        for student in real_walk(*arguments, **named):
+            read += 1
+            yield student
+
+    def of_keys(*arguments: Any) -> Any:
+        nonlocal read
+        found = real_keys(*arguments)
+        read += len(found)
+        return found
+
+    monkeypatch.setattr(directory, "walk_students", walk)
+    monkeypatch.setattr(directory, "students_of_keys", of_keys)
+    service = LeaderboardService(database, keep=False)
+    around = service.get_around(
+        school.id, names[1_500], "CAMPUS", whole.campuses[0], "daily", day, k=3
+    )
+    assert [entry.student_id for entry in around.entries] == list(names[1_497:1_504])
+    assert around.tied_students == 2_999
+    assert read < 30
 
 
 def test_a_board_late_in_a_long_history_is_made_again_from_totals(database: Database) -> None:

@@ -39,7 +39,10 @@ ON CONFLICT (institution_id, type, reference_id, time_granularity, snapshot_date
     leader_id = excluded.leader_id,
     content_hash = excluded.content_hash, movement = excluded.movement,
     students = excluded.students, metadata = excluded.metadata, created_at = excluded.created_at
-WHERE t.content_hash <> excluded.content_hash OR t.leader_since <> excluded.leader_since;
+-- The hash does not hold since when the leader leads; and a way back over the migration that brought
+-- rho, and forth, leaves it null under the hash of a row that had one.
+WHERE t.content_hash <> excluded.content_hash OR t.leader_since <> excluded.leader_since
+   OR t.spearman_rho IS DISTINCT FROM excluded.spearman_rho;
 
 -- name: remove_vanished(institution_id, type, day)!
 DELETE FROM lb.leaderboard_trends t
