@@ -116,6 +116,8 @@ def follow(of: Followed, resumed: date | None, last: date) -> None:
     st.sampled_from(oracle.TYPES),
     st.none() | st.floats(0, 1),
 )
+# A campus goes back to a term that began before: one inside it is over.
+@example(worlds.make_school(2, span=45, events=120), "CAMPUS", None)
 @example(worlds.make_school(5, span=45, events=120), "CLASS", None)
 @example(worlds.make_school(6, span=45, events=120), "CAMPUS", 0.5)
 def test_leaders_of_every_day_equal_the_reference(

@@ -245,7 +245,7 @@ def around(
         if found.entries
         else f"{title}: not ranked.",
         f"{found.ranked:,} ranked"
-        + (f", {found.tied_students:,} tie with {student_id}" if found.entries else ""),
+        + (f", {found.tied_students:,} others tie with {student_id}" if found.entries else ""),
     )
 
 

@@ -164,7 +164,8 @@ def _moved_shown(moved: BoardTrends) -> list[Any]:
     return [
         listing(
             title,
-            "Day, Against, Ranked, +/-, Mean, +/-, Median, +/-, Stayed, Rho, Leader, Since, Climbed",
+            "Day, Against, Ranked, +/-, Mean, +/-, Median, +/-, Stayed, Rho, "
+            "Leader, Since, Climbed",
             (
                 (
                     point.day,

@@ -77,8 +77,8 @@ class LeaderStreaks:
                         needed[start] = day
         return needed
 
-    def add(self, day: date, sums: RunningSums, of_day: Sums) -> None:
-        """Take in the next day: `of_day` are its own sums, which `sums` hold already; `sums` have
+    def add(self, day: date, sums: RunningSums, day_sums: Sums) -> None:
+        """Take in the next day: `day_sums` are its own sums, which `sums` hold already; `sums` have
         saved the states before the windows' first days (`window_starts`).
         """
         for granularity, leaders in self.leaders.items():
@@ -89,10 +89,10 @@ class LeaderStreaks:
             students[~goes_on] = NO_LEADER
             search_again = ~goes_on & (starts < np.datetime64(day, "D"))
             self._window_starts[granularity] = starts
-            for start, of_window in self._windows(granularity, day):
+            for start, window_boards in self._windows(granularity, day):
                 state = None if not _needs_state(granularity) else sums.marked(start)
-                window = _Window(sums, of_day, state, day_alone=granularity is Granularity.DAILY)
-                window.update(students, of_window, search_again)
+                window = _Window(sums, day_sums, state, day_alone=granularity is Granularity.DAILY)
+                window.update(students, window_boards, search_again)
             changed = students != leaders.students
             leaders.since[changed] = np.datetime64(day, "D")
             leaders.students = students
@@ -113,8 +113,10 @@ class LeaderStreaks:
     def _find_window_starts(self, granularity: Granularity, day: date) -> NDArray[np.datetime64]:
         """datetime64[D][boards]: the first day of each board's window, NaT where there is none."""
         starts = np.full(self._board_count, _NO_WINDOW)
-        for start, of_window in self._windows(granularity, day):
-            starts[slice(None) if of_window is None else of_window] = np.datetime64(start, "D")
+        for start, window_boards in self._windows(granularity, day):
+            starts[slice(None) if window_boards is None else window_boards] = np.datetime64(
+                start, "D"
+            )
         return starts
 
 
@@ -130,17 +132,20 @@ class _Window:
     """
 
     sums: RunningSums
-    of_day: Sums
+    day_sums: Sums
     state: State | None
     day_alone: bool
 
     def update(
-        self, students: Int64, of_window: NDArray[np.bool_] | None, search_again: NDArray[np.bool_]
+        self,
+        students: Int64,
+        window_boards: NDArray[np.bool_] | None,
+        search_again: NDArray[np.bool_],
     ) -> None:
-        """Make `students` (int64[boards]) the leaders with the day, on the boards `of_window`;
+        """Make `students` (int64[boards]) the leaders with the day, on the boards `window_boards`;
         those of yesterday are no help where it is to `search_again`.
         """
-        boards, best_students, best_points = self._find_best_of_day(of_window)
+        boards, best_students, best_points = self._find_best_of_day(window_boards)
         current = students[boards]
         led = current != NO_LEADER
         codes = (boards[led].astype(np.int64) << STUDENT_BITS) | current[led]
@@ -154,22 +159,24 @@ class _Window:
         students[boards[better]] = best_students[better]
 
         again = search_again.copy()
-        if of_window is not None:
-            again &= of_window
+        if window_boards is not None:
+            again &= window_boards
         again[boards[fell]] = True
         self._search(students, np.flatnonzero(again))
 
-    def _find_best_of_day(self, of_window: NDArray[np.bool_] | None) -> tuple[Int32, Int64, Int64]:
+    def _find_best_of_day(
+        self, window_boards: NDArray[np.bool_] | None
+    ) -> tuple[Int32, Int64, Int64]:
         """The boards with events on the day, and who of those has most points in the window."""
-        codes = self.of_day.codes
+        codes = self.day_sums.codes
         chosen = (
             np.arange(len(codes))
-            if of_window is None
-            else np.flatnonzero(of_window[boards_of(codes)])
+            if window_boards is None
+            else np.flatnonzero(window_boards[boards_of(codes)])
         )
         codes = codes[chosen]
         points = (
-            self.of_day.points[chosen]
+            self.day_sums.points[chosen]
             if self.day_alone
             else self._points(np.searchsorted(self.sums.codes, codes))
         )
@@ -179,8 +186,8 @@ class _Window:
         """Whether the day takes points from each of these pairs."""
         if self.day_alone:
             return np.zeros(len(codes), bool)
-        at = np.minimum(np.searchsorted(self.of_day.codes, codes), len(self.of_day.codes) - 1)
-        return (self.of_day.codes[at] == codes) & (self.of_day.points[at] < 0)
+        at = np.minimum(np.searchsorted(self.day_sums.codes, codes), len(self.day_sums.codes) - 1)
+        return (self.day_sums.codes[at] == codes) & (self.day_sums.points[at] < 0)
 
     def _search(self, students: Int64, boards: Int64) -> None:
         """Make `students` the leaders of these boards, among all who are ranked there."""

@@ -51,10 +51,10 @@ def find_leaders(
                 (reference.encode(), granularity.encode()): leader
                 for (reference, granularity), leader in stored.items()
             }
-        return _follow(connection, institution, type, stored_day, stored, day)
+        return _follow_leaders(connection, institution, type, stored_day, stored, day)
 
 
-def _follow(
+def _follow_leaders(
     connection: Connection,
     institution: Institution,
     type: BoardType,
@@ -100,9 +100,9 @@ def _follow(
     steps += [Step(None, (day,), day + ONE_DAY) for day in days]
     for boundary in timeline.follow(steps, source, sums):
         day = boundary - ONE_DAY
-        of_day = source.take(day)
+        day_sums = source.take(day)
         if day in days:
-            streaks.add(day, sums, of_day)
+            streaks.add(day, sums, day_sums)
         if boundary in starts:
             sums.mark(boundary)
         for start in [start for start, until in starts.items() if until <= day]:
@@ -116,21 +116,21 @@ class _RecordingSource:
 
     def __init__(self, points: StoredPoints) -> None:
         self.points = points
-        self._of_days: dict[date, Sums] = {}
+        self._day_sums: dict[date, Sums] = {}
 
     def before(self, cut: date) -> Sums | Total:
         return self.points.before(cut)
 
     def on(self, days: Sequence[date]) -> list[Sums]:
         sums = self.points.on(days)
-        self._of_days.update(zip(days, sums, strict=True))
+        self._day_sums.update(zip(days, sums, strict=True))
         return sums
 
     def take(self, day: date) -> Sums:
         """The sums of a day, which are not remembered any longer, nor those before it."""
-        of_day = self._of_days.get(day, Sums.empty())
-        self._of_days = {other: sums for other, sums in self._of_days.items() if other > day}
-        return of_day
+        day_sums = self._day_sums.get(day, Sums.empty())
+        self._day_sums = {other: sums for other, sums in self._day_sums.items() if other > day}
+        return day_sums
 
 
 def _read_leaders(
@@ -154,9 +154,9 @@ def _read_leaders(
         # A board that is gone from the directory has no ordinal.
         board = board_ordinals.get(reference)
         if board is not None:
-            of_granularity = leaders[Granularity(granularity)]
-            of_granularity.students[board] = student
-            of_granularity.since[board] = np.datetime64(leader.since, "D")
+            granularity_leaders = leaders[Granularity(granularity)]
+            granularity_leaders.students[board] = student
+            granularity_leaders.since[board] = np.datetime64(leader.since, "D")
     return leaders
 
 
@@ -165,10 +165,10 @@ def _leaders_by_board(
 ) -> LeadersByBoard:
     by_board: LeadersByBoard = {}
     references = [id.encode() for id in boards.ids.to_pylist()]
-    for granularity, of_granularity in leaders.items():
-        led = np.flatnonzero(of_granularity.students != NO_LEADER)
-        ids = students.ids.take(pa.array(of_granularity.students[led])).to_pylist()
-        days: list[date] = of_granularity.since[led].tolist()
+    for granularity, granularity_leaders in leaders.items():
+        led = np.flatnonzero(granularity_leaders.students != NO_LEADER)
+        ids = students.ids.take(pa.array(granularity_leaders.students[led])).to_pylist()
+        days: list[date] = granularity_leaders.since[led].tolist()
         for board, student, since in zip(led.tolist(), ids, days, strict=True):
             by_board[references[board], granularity.encode()] = Leader(student, since)
     return by_board

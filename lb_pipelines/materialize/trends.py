@@ -108,7 +108,7 @@ class _Rows:
 
     def prepared(self) -> PreparedDay:
         of_pass, parts = self.of_pass, self.parts
-        leaders = _go_on(of_pass.opened, parts, self.origin.day, of_pass.leaders)
+        leaders = _continue_leaders(of_pass.opened, parts, self.origin.day, of_pass.leaders)
         of_pass.leaders = leaders
         granularities = [of for part in parts for of in part.granularities]
         numbers = writing.boards_by_granularity(granularities)
@@ -125,7 +125,7 @@ class _Rows:
         )
 
 
-def _go_on(
+def _continue_leaders(
     opened: Pass, parts: Sequence[TrendRows], day: date, before: LeadersByBoard
 ) -> LeadersByBoard:
     """Who leads each board on `day` and since when, given who led on the day before."""
