@@ -304,6 +304,12 @@ def test_trends_of_the_release_before_become_stale(database: Database) -> None:
     days = DayRange(RACES[0], RACES[3])
     make(database, institution, "CLASS", days.first, days.last)
     downgrade(database, "0007")
+    with database.transaction() as connection:
+        # As the release before leaves them.
+        connection.execute(
+            "UPDATE lb.materialized_days SET through_revision = 1000 WHERE asset LIKE '%trends'"
+        )
+        assert ledger.outdated_days(connection, institution) == []
     upgrade(database)
     with database.transaction() as connection:
         assert ledger.outdated_days(connection, institution) == list(days)

@@ -42,12 +42,12 @@ def board_trends(type: BoardType, partitions: MultiPartitionsDefinition) -> Lead
         description=(
             f"What has moved on the leaderboards of every {thing}: one row per board and day, "
             "against the day before (daily), the last Sunday (weekly), the last day of the month "
-            "before (monthly) or seven days before (term and all-time). Nobody's rise is invented: "
-            "every entry has its exact previous rank, also where it was outside the top N then, "
-            "and what has no past is null, never 0. Biggest climbers and fallers and Spearman's "
-            "rho are over all who are ranked on both days; Kendall's tau-b is over the entries. "
-            "All comes from the events, the days that a leader has led too, so that it changes "
-            "nothing here which other days or snapshots were made."
+            "before (monthly) or seven days before (term and all-time). Every entry has its exact "
+            "previous rank, also where it was outside the top N then (what has no past is null, "
+            "never 0); the biggest climbers and fallers and Spearman's rho are over all who are "
+            "ranked on both days, Kendall's tau-b is over the entries. All comes from the events, "
+            "the days that a leader has led too, so that it changes nothing here which other days "
+            "or snapshots were made."
         ),
         table="lb.leaderboard_trends",
         columns={
