@@ -295,6 +295,25 @@ def tau_b(pairs: list[tuple[int, int]]) -> float | None:
     return agreement / sqrt(untied_x * untied_y) if untied_x and untied_y else None
 
 
+def mean_ranks(values: list[int]) -> list[Fraction]:
+    """The mean of the positions that equal values share; the least value comes first."""
+    return [
+        Fraction(sum(v < own for v in values) + 1 + sum(v <= own for v in values), 2)
+        for own in values
+    ]
+
+
+def spearman_rho(pairs: list[tuple[int, int]]) -> float | None:
+    """Pearson's correlation of the mean ranks of (x, y) pairs; None where it is undefined."""
+    if not pairs:
+        return None
+    x, y = (mean_ranks([pair[side] for pair in pairs]) for side in (0, 1))
+    mean = Fraction(len(pairs) + 1, 2)
+    covariance = sum((a - mean) * (b - mean) for a, b in zip(x, y, strict=True))
+    of_x, of_y = (sum((a - mean) ** 2 for a in side) for side in (x, y))
+    return float(covariance) / sqrt(of_x * of_y) if of_x and of_y else None
+
+
 class Trend(NamedTuple):
     """`figures` by column of the table; `movement` and `students` as stored."""
 
@@ -318,7 +337,7 @@ def trend(school: School, type: str, reference: str, granularity: str, day: date
     names, names_then = [p.student for p in top], [p.student for p in top_then]
     figures = statistics(school, type, reference, day, now, limit)
     figures_then = statistics(school, type, reference, before, then, limit) if then else None
-    both = [s for s in dict.fromkeys(names + names_then) if s in ranks and s in ranks_then]
+    both = [s for s in ranks if s in ranks_then]
 
     def moves(sign: int) -> list[dict[str, Any]]:
         gains = [(s, sign * (ranks_then[s] - ranks[s])) for s in both]
@@ -351,6 +370,7 @@ def trend(school: School, type: str, reference: str, granularity: str, day: date
             "rank_correlation": tau_b(
                 [(ranks[s], ranks_then[s]) for s in names if s in ranks_then]
             ),
+            "spearman_rho": spearman_rho([(-now.points[s], -points_then[s]) for s in both]),
             "leader_id": names[0],
         },
         {
@@ -378,16 +398,16 @@ def trend(school: School, type: str, reference: str, granularity: str, day: date
     )
 
 
-def leader_since(
-    school: School, type: str, reference: str, granularity: str, day: date, days: set[date]
-) -> date:
-    """First day of the unbroken row of materialized `days` on which today's leader led."""
+def leader(school: School, type: str, reference: str, granularity: str, day: date) -> str | None:
+    """Who leads a board as of a day, None where there is no board."""
+    found = board(school, type, reference, granularity, day)
+    return found.places[0].student if found else None
 
-    def leader(of: date) -> str | None:
-        found = board(school, type, reference, granularity, of) if of in days else None
-        return found.places[0].student if found else None
 
-    today = leader(day)
-    while leader(day - timedelta(days=1)) == today:
+def leader_since(school: School, type: str, reference: str, granularity: str, day: date) -> date:
+    """First of the calendar days, without a gap up to this one, on which today's leader led."""
+    key = type, reference, granularity
+    today = leader(school, *key, day)
+    while leader(school, *key, day - timedelta(days=1)) == today:
         day -= timedelta(days=1)
     return day

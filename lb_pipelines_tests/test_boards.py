@@ -405,12 +405,13 @@ def test_snapshots_and_trends_say_what_is_plotted_of_a_day(
     rows = stored.snapshots(database, school.id)
     with database.transaction() as connection:
         means = connection.execute(
-            "SELECT snapshot_date, avg(retained_share), avg(rank_correlation)"
+            "SELECT snapshot_date, avg(retained_share), avg(rank_correlation),"
+            " avg(spearman_rho)"
             " FROM lb.leaderboard_trends"
             " WHERE institution_id = %s AND time_granularity = 'all-time' GROUP BY 1",
             (school.id,),
         ).fetchall()
-    compared = {day: both for day, *both in means}
+    compared = {day: of_day for day, *of_day in means}
     for day in days:
         boards = {
             f"{granularity.replace('-', '_')}_boards": sum(
@@ -425,12 +426,12 @@ def test_snapshots_and_trends_say_what_is_plotted_of_a_day(
             for name, granularity in (("ranked", "all-time"), ("ranked_today", "daily"))
         }
         assert told["class_snapshots", day] == boards | ranked
-        names = ("retained_share", "rank_correlation")
-        expected = zip(names, compared.get(day, (None, None)), strict=True)
+        names = ("retained_share", "rank_correlation", "spearman_rho")
+        expected = zip(names, compared.get(day, (None,) * 3), strict=True)
         assert told["class_trends", day] == boards | {
             name: pytest.approx(mean) for name, mean in expected if mean is not None
         }
-    assert {mean is None for both in compared.values() for mean in both} == {True, False}
+    assert {mean is None for of_day in compared.values() for mean in of_day} == {True, False}
 
 
 def test_ids_come_back_from_the_database_as_they_are(database: Database) -> None:

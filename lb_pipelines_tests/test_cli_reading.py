@@ -313,7 +313,8 @@ def test_around_shows_neighbours_and_points_at_the_student(schools: Schools) -> 
     options = (*schools.board, "--student", middle[1], "--granularity", "all-time", "--day", DAY)
     around = asked("around", *options, "-k", 1)
     at = places.index(middle)
-    assert set(lines(around["entries"])) >= set(places[max(0, at - 1) : at + 2])
+    assert list(lines(around["entries"])) == places[max(0, at - 1) : at + 2]
+    assert around["tiedStudents"] == sum(place[2] == middle[2] for place in places) - 1
     assert "previousRank" not in around["entries"][0]
     assert around["ranked"] == len(places)
     _, *rows = shown("around", *options, "-k", 1)

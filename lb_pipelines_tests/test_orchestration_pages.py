@@ -33,6 +33,7 @@ DAYS = DayRange(date(2024, 4, 1), date(2024, 4, 2))
 MAY_BE_NULL = {
     "retained_share",
     "rank_correlation",
+    "spearman_rho",
     "watermark",
     "through_revision",
 }

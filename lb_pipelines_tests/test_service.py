@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -21,8 +23,9 @@ from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.retention import DEFAULT_RETENTION
 from lb_pipelines.core.selection import ArchiveSelection
 from lb_pipelines.core.words import BoardType, Granularity
+from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Database
-from lb_pipelines.db.repositories import reading
+from lb_pipelines.db.repositories import directory, reading
 from lb_pipelines.errors import (
     DatabaseUnavailable,
     InactiveInstitution,
@@ -37,7 +40,7 @@ from lb_pipelines.errors import (
 )
 from lb_pipelines.materialize import aggregates, snapshots
 from lb_pipelines.materialize.results import Provenance
-from lb_pipelines.retention import restoring, sweeping
+from lb_pipelines.retention import erasing, restoring, sweeping
 from lb_pipelines.retention.actor import Actor
 from lb_pipelines.service import LeaderboardService, neighbours
 from lb_pipelines.service.results import Standing
@@ -276,35 +279,165 @@ def test_an_archived_board_that_the_events_left_behind_says_so(database: Databas
         service.get_rank(school.id, student, *board)
 
 
+@pytest.mark.parametrize("small_tie", [0, 1_000])
+@pytest.mark.parametrize("method", ["competition", "dense", "ordinal"])
 @pytest.mark.parametrize("limit", [2, 100])
-def test_around_shows_whole_ties(database: Database, limit: int) -> None:
-    limits = {t: dict.fromkeys(GRANULARITIES, limit) for t in TYPES}
+def test_around_shows_k_above_and_k_below(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    method: str,
+    small_tie: int,
+) -> None:
+    """In the order of the board, also where the top N, or k, ends inside a tie; whether ties are
+    put in order at once or walked along, also past the end of what one step reads.
+    """
+    monkeypatch.setattr(neighbours, "_SMALL_TIE", small_tie)
+    monkeypatch.setattr(directory, "_FIRST_STEP", 1)
+    metadata = {
+        "leaderboardLimits": {t: dict.fromkeys(GRANULARITIES, limit) for t in TYPES},
+        "leaderboardRanking": method,
+    }
     school, _ = load(
-        database,
-        worlds.make_school(
-            13, span=20, events=150, students=12, metadata={"leaderboardLimits": limits}
-        ),
+        database, worlds.make_school(13, span=20, events=150, students=12, metadata=metadata)
     )
     day = span(school)[1]
     service = LeaderboardService(database, keep=False)
+    tied = set()
     for granularity, reference in itertools.product(("all-time", "daily"), school.campuses):
         board = oracle.board(school, "CAMPUS", reference, granularity, day)
         places = board.places if board else []
-        for student, k in itertools.product(school.students, (0, 1, 3)):
+        for student, k in itertools.product(school.students, (0, 1, 3, 50)):
             around = service.get_around(
                 school.id, student, "CAMPUS", reference, granularity, day, k=k
             )
-            at = [n for n, p in enumerate(places) if p.student == student]
-            want = []
-            if at:
-                own = places[at[0]].points
-                higher = [p for p in places if p.points > own]
-                lower = [p for p in places if p.points < own]
-                ends = [p.points for p in (*higher[-k:][:1], *lower[:k][-1:])] if k else []
-                low, high = min([own, *ends]), max([own, *ends])
-                want = [(p.rank, p.student, p.points) for p in places if low <= p.points <= high]
+            at = next((n for n, p in enumerate(places) if p.student == student), None)
+            want = [] if at is None else places[max(0, at - k) : at + k + 1]
             assert [tuple(e[:3]) for e in around.entries] == want
+            ties = 0 if at is None else board.counts[places[at].points] - 1  # type: ignore[union-attr]
+            assert around.tied_students == ties
             assert around.ranked == len(places)
+            tied.add(ties)
+    assert max(tied) > 0, "nobody tied"
+
+
+@pytest.mark.parametrize("method", ["competition", "ordinal"])
+@pytest.mark.parametrize("small_tie", [0, 1_000])
+def test_around_in_a_tie_that_an_erased_student_is_part_of(
+    database: Database, monkeypatch: pytest.MonkeyPatch, method: str, small_tie: int
+) -> None:
+    """All tie: the erased one keeps the place, not that of the pseudonym."""
+    monkeypatch.setattr(neighbours, "_SMALL_TIE", small_tie)
+    monkeypatch.setattr(directory, "_FIRST_STEP", 2)
+    names = tuple(f"s{number:02}" for number in range(30))
+    metadata = {
+        "leaderboardLimits": {"CAMPUS": dict.fromkeys(GRANULARITIES, 2)},
+        "leaderboardRanking": method,
+    }
+    whole = worlds.make_school(1, span=3, events=0, metadata=metadata)
+    day, campus = date(2024, 3, 4), whole.campuses[0]
+    events = tuple(
+        Event(
+            f"e{number}",
+            name,
+            None,
+            None,
+            campus,
+            # Few among many: in between are students who do not tie.
+            3 if number % 3 == 0 else 1,
+            worlds.at_local(day, worlds.time(12), whole.zone),
+            "ACTIVE",
+            worlds.at_local(day, worlds.time(12), whole.zone),
+        )
+        for number, name in enumerate(names)
+    )
+    school, institution = load(
+        database, replace(whole, students=names, enrollments=(), events=events)
+    )
+    erased = erasing.erase(
+        database, institution, names[12], reason="a request", today=day, actor=Actor("test")
+    )
+    assert erased
+    with database.transaction() as connection:
+        row = connection.execute(
+            "SELECT id FROM lb.students WHERE institution_key = %s AND order_key IS NOT NULL",
+            (institution.key,),
+        ).fetchone()
+    assert row is not None
+    board = oracle.board(school, "CAMPUS", campus, "daily", day)
+    assert board is not None
+    order = [row[0] if p.student == names[12] else p.student for p in board.places]
+    service = LeaderboardService(database, keep=False)
+    for at, student in enumerate(order):
+        around = service.get_around(school.id, student, "CAMPUS", campus, "daily", day, k=2)
+        near = slice(max(0, at - 2), at + 3)
+        assert [e.student_id for e in around.entries] == order[near]
+        assert [e.rank for e in around.entries] == [p.rank for p in board.places[near]]
+        standing = service.get_rank(school.id, student, "CAMPUS", campus, "daily", day)
+        assert standing.rank == board.places[at].rank
+
+
+def test_a_walk_along_students_uses_their_index(database: Database) -> None:
+    """Also under row level security, which keeps conditions that could leak rows out of indexes."""
+    school, institution = load(database, worlds.make_school(1, span=3, events=1), [])
+    with database.reading(school.id) as connection:
+        connection.execute("SET LOCAL enable_seqscan = off")
+        for query in (queries.directory.students_after, queries.directory.students_before):
+            plan = connection.execute(
+                f"EXPLAIN {queries.text(query)}",
+                {
+                    "institution_key": institution.key,
+                    "place": "s1",
+                    "student_key": 3,
+                    "at_most": 5,
+                },
+            ).fetchall()
+            text = " ".join(line for (line,) in plan)
+            assert "students_in_order" in text
+            assert re.search(r"Index Cond: [^)]*institution_key = .* AND \(ROW\(CASE", text), text
+
+
+def test_few_students_of_a_large_tie_are_read(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of 3,000 who tie is asked of some steps along it, not of all ids."""
+    limits = {"leaderboardLimits": {"CAMPUS": dict.fromkeys(GRANULARITIES, 2)}}
+    whole = worlds.make_school(1, span=3, events=0, metadata=limits)
+    day, noon = date(2024, 3, 4), worlds.at_local(date(2024, 3, 4), worlds.time(12), whole.zone)
+    names = tuple(f"s{number:04}" for number in range(3_000))
+    events = tuple(
+        Event(f"e{name}", name, None, None, whole.campuses[0], 5, noon, "ACTIVE", noon)
+        for name in names
+    )
+    school, _ = load(
+        database,
+        replace(whole, students=names, enrollments=(), events=events),
+        [BoardType.CAMPUS],
+    )
+    read = 0
+    real_walk, real_keys = directory.walk_students, directory.students_of_keys
+
+    def walk(*arguments: Any, **named: Any) -> Any:
+        nonlocal read
+        for student in real_walk(*arguments, **named):
+            read += 1
+            yield student
+
+    def of_keys(*arguments: Any) -> Any:
+        nonlocal read
+        found = real_keys(*arguments)
+        read += len(found)
+        return found
+
+    monkeypatch.setattr(directory, "walk_students", walk)
+    monkeypatch.setattr(directory, "students_of_keys", of_keys)
+    service = LeaderboardService(database, keep=False)
+    around = service.get_around(
+        school.id, names[1_500], "CAMPUS", whole.campuses[0], "daily", day, k=3
+    )
+    assert [entry.student_id for entry in around.entries] == list(names[1_497:1_504])
+    assert around.tied_students == 2_999
+    assert read < 30
 
 
 def test_a_board_late_in_a_long_history_is_made_again_from_totals(database: Database) -> None:
@@ -337,6 +470,7 @@ def test_a_board_late_in_a_long_history_is_made_again_from_totals(database: Data
                     school.id, student, "CAMPUS", reference, granularity, day, k=50
                 )
                 want = [tuple(p) for p in board.places] if student in board.ranks else []
+                assert len(want) <= 50
                 assert [tuple(e[:3]) for e in around.entries] == want
     assert max(days - parts for parts, days in read) > 100, "no total was used"
 

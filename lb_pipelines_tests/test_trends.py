@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from typing import Any
 from unittest import mock
@@ -18,12 +17,15 @@ from hypothesis import strategies as st
 from lb_pipelines.core import timeline
 from lb_pipelines.core.correlation import tau_b
 from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.leaders import LeaderStreaks
 from lb_pipelines.core.periods import ONE_DAY, DayRange, days_between
 from lb_pipelines.core.words import BoardType
-from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Database
+from lb_pipelines.db.migrate import downgrade, upgrade
+from lb_pipelines.db.repositories import currency
 from lb_pipelines.materialize import aggregates, trends
 from lb_pipelines.materialize.results import Provenance
+from lb_pipelines.materialize.staleness import find_stale_days, stale_ranges
 from lb_pipelines_tests import oracle, worlds
 from lb_pipelines_tests.oracle import School
 from lb_pipelines_tests.stored import Key
@@ -39,6 +41,7 @@ _FIGURES = (
     "median_change",
     "retained_share",
     "rank_correlation",
+    "spearman_rho",
     "leader_id",
 )
 
@@ -93,7 +96,7 @@ def assert_trends_equal_the_reference(
                 assert row[name] == near, (key, name)
         assert row["movement"] == want.movement, key
         assert row["students"] == want.students, key
-        since = oracle.leader_since(school, *key, set(made[key[0]]))
+        since = oracle.leader_since(school, *key)
         assert row["leader_since"] == since, key
         assert row["leader_days"] == (day - since).days + 1
         assert row["partition_key"] == f"{school.id}_{key[0]}_{day:%Y-%m}"
@@ -119,7 +122,7 @@ def test_all_trends_equal_the_reference_whatever_the_order(
     school, institution = load(database, school)
     first, last = worlds.span_of(school) if school.events else (date(2023, 1, 1),) * 2
     last += 3 * ONE_DAY
-    # Not every day of every type: gaps interrupt the days that a leader has led.
+    # Not every day of every type: which were made changes nothing.
     pieces = []
     for type in oracle.TYPES:
         day = first
@@ -203,28 +206,125 @@ def test_two_passes_at_once_over_neighbouring_days_join_their_leads(database: Da
     assert_trends_equal_the_reference(database, school, {"CLASS": days})
 
 
-def test_writers_of_trends_take_turns(database: Database) -> None:
-    """Two neighbouring days written at once could not see each other's leads."""
-    school, institution = load(database, one_leader(days=4))
-    first, last = worlds.span_of(school)
-    days = list(days_between(first, last))
-    make(database, institution, "CLASS", days[3], days[3])
-    with ThreadPoolExecutor(1) as pool:
-        with database.transaction() as connection:
-            # As one that is about to commit the day before.
-            queries.trends.lock_leads(connection, institution_key=institution.key, type="CLASS")
-            later = pool.submit(make, database, institution, "CLASS", days[1], days[1])
-            while not connection.execute(
-                "SELECT FROM pg_locks JOIN pg_database d ON d.oid = database"
-                " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"
-            ).fetchall():
-                assert not later.done(), "it did not wait"
-            # Another type's need not wait.
-            make(database, institution, "SUBJECT", days[2], days[2])
-        later.result()
-    make(database, institution, "CLASS", days[0], days[0])
-    made = {"CLASS": [days[0], days[1], days[3]], "SUBJECT": [days[2]]}
-    assert_trends_equal_the_reference(database, school, made)
+def season(race_days: list[date]) -> School:
+    """One class that gets points on race days alone, over two terms; the lead changes, is tied and
+    is lost by a penalty, and one race does not count.
+    """
+    points = [(9, 6, 4), (6, 9, 4), (1, 1, 9), (0, 0, 0), (9, 9, 9), (1, -9, 3), (2, 2, 9)]
+    first, last = race_days[0] - 3 * ONE_DAY, race_days[-1] + 3 * ONE_DAY
+    middle = race_days[len(race_days) // 2]
+    terms = oracle.Term("t1", first, middle), oracle.Term("t2", middle + ONE_DAY, last)
+    classes = oracle.SchoolClass("a", "f1", None, "t1"), oracle.SchoolClass("b", "f1", None, "t2")
+    events = tuple(
+        oracle.Event(
+            f"e{race}-{driver}",
+            f"s{driver}",
+            "a" if day <= middle else "b",
+            "f1",
+            None,
+            points[race % len(points)][driver],
+            worlds.at_local(day, worlds.time(14), "Europe/London"),
+            "VOIDED" if race == 3 else "ACTIVE",
+            worlds.at_local(date(2025, 1, 1), worlds.time(0), "UTC"),
+        )
+        for race, day in enumerate(race_days)
+        for driver in range(3)
+    )
+    students = "s0", "s1", "s2"
+    return School("i", "Europe/London", terms, (), ("f1",), classes, students, (), events)
+
+
+RACES = [date(2023, 3, 5) + timedelta(days=14 * race) for race in range(20)]
+
+
+@pytest.mark.parametrize("type", ["CLASS", "SUBJECT"])
+def test_leaders_lead_on_days_that_were_never_made(database: Database, type: str) -> None:
+    """Race days alone, one by one in any order: as of all days in one pass."""
+    school, institution = load(database, season(RACES))
+    sparse = RACES[:]
+    random.Random(4).shuffle(sparse)
+    for day in sparse:
+        make(database, institution, type, day, day)
+    assert_trends_equal_the_reference(database, school, {type: RACES})
+    alone = stored_trends(database, school.id)
+    counted = [row["leader_days"] for key, row in alone.items() if key[2] == "all-time"]
+    assert max(counted) > 28, "nobody led from one race to the third"
+
+    whole, institution = load(database, school)
+    make(database, institution, type, RACES[0], RACES[-1])
+    whole_rows = stored_trends(database, whole.id)
+    for key, row in alone.items():
+        one = {name: value for name, value in row.items() if name != "partition_key"}
+        other = {n: value for n, value in whole_rows[key].items() if n != "partition_key"}
+        assert one == other, key
+
+
+def test_leaders_are_followed_from_the_latest_day_that_is_current(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from the beginning; and not from a day whose trends are stale."""
+    school, institution = load(database, season(RACES))
+    followed: list[date] = []
+    real = LeaderStreaks.add
+
+    def add(self: LeaderStreaks, day: date, *sums: Any) -> None:
+        followed.append(day)
+        real(self, day, *sums)
+
+    monkeypatch.setattr(LeaderStreaks, "add", add)
+    first, known = RACES[0], RACES[10]
+    make(database, institution, "SUBJECT", first, first)
+    assert followed == []
+    make(database, institution, "SUBJECT", known, known)
+    assert followed == list(days_between(first + ONE_DAY, known - ONE_DAY))
+    followed.clear()
+    make(database, institution, "SUBJECT", known + ONE_DAY, known + 3 * ONE_DAY)
+    make(database, institution, "SUBJECT", known + 4 * ONE_DAY, known + 4 * ONE_DAY)
+    assert followed == []
+    make(database, institution, "SUBJECT", RACES[15], RACES[15])
+    assert followed == list(days_between(known + 5 * ONE_DAY, RACES[15] - ONE_DAY))
+
+    # An event of race 5 is late: what was made after it is stale.
+    late = school.events[15]._replace(id="late", student="s0", amount=500)
+    school = oracle.renamed(school, school.id, events=(*school.events, late))
+    with database.transaction() as connection:
+        worlds.write_events(connection, institution.key, [late])
+    list(aggregates.materialize(database, institution, DayRange(RACES[5], RACES[5]), RUN))
+    followed.clear()
+    make(database, institution, "SUBJECT", RACES[15], RACES[15])
+    assert followed == list(days_between(first + ONE_DAY, RACES[15] - ONE_DAY))
+    rows = stored_trends(database, school.id)
+    since = rows["SUBJECT", "f1", "all-time", RACES[15]]["leader_since"]
+    assert since == RACES[5]
+    assert since == oracle.leader_since(school, "SUBJECT", "f1", "all-time", RACES[15])
+
+
+def test_trends_of_the_release_before_become_stale(database: Database) -> None:
+    """Their columns say less: the migration leaves them, and has them made again."""
+    school, institution = load(database, season(RACES[:4]))
+    days = DayRange(RACES[0], RACES[3])
+    make(database, institution, "CLASS", days.first, days.last)
+    downgrade(database, "0007")
+    with database.transaction() as connection:
+        # As the release before leaves them.
+        connection.execute(
+            "UPDATE lb.materialized_days SET through_version ="
+            " (SELECT max(version) FROM lb.input_changes) WHERE asset LIKE '%trends'"
+        )
+    assert stale_ranges(database, institution) == []
+    upgrade(database)
+    assert list(find_stale_days(database, institution)) == ["class_trends"]
+    with database.transaction() as connection:
+        assert (
+            currency.find_latest_current_day(connection, institution, "class_trends", days.last)
+            is None
+        )
+    rows = stored_trends(database, school.id).values()
+    assert rows
+    assert {row["spearman_rho"] for row in rows} == {None}
+    make(database, institution, "CLASS", days.first, days.last)
+    assert_trends_equal_the_reference(database, school, {"CLASS": list(days)})
+    assert stale_ranges(database, institution) == []
 
 
 def one_leader(days: int) -> School:

@@ -225,7 +225,7 @@ def around(
     names: Names = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show who stood right above and below a student, ties with any of them included."""
+    """Show who stood right above and below a student, in a tie by student id, and how many tie."""
     with errors_told(as_json), desk_opened() as desk:
         found = desk.service.get_around(
             institution_id,
@@ -244,7 +244,8 @@ def around(
         entries_shown(title, found.entries, names=names, before=False, mark=student_id)
         if found.entries
         else f"{title}: not ranked.",
-        f"{found.ranked:,} ranked",
+        f"{found.ranked:,} ranked"
+        + (f", {found.tied_students:,} others tie with {student_id}" if found.entries else ""),
     )
 
 

@@ -69,7 +69,9 @@ def trends(
     """Show what has moved at the end of each period of the last months, with a small plot.
 
     A board against its baseline (of a daily board the day before, of a weekly one the last Sunday);
-    with --student where the student stood, exact in the top N or far below it.
+    with --student where the student stood, exact in the top N or far below it. Stayed is over the
+    top N; Climbed, and Rho (Spearman's, of the ranks then and now), over all who are ranked both
+    times; Since counts calendar days by the events.
     """
     board = (institution_id, type, reference_id, granularity)
     with (
@@ -162,7 +164,8 @@ def _moved_shown(moved: BoardTrends) -> list[Any]:
     return [
         listing(
             title,
-            "Day, Against, Ranked, +/-, Mean, +/-, Median, +/-, Stayed, Leader, Since, Climbed",
+            "Day, Against, Ranked, +/-, Mean, +/-, Median, +/-, Stayed, Rho, "
+            "Leader, Since, Climbed",
             (
                 (
                     point.day,
@@ -174,6 +177,7 @@ def _moved_shown(moved: BoardTrends) -> list[Any]:
                     point.median,
                     signed(point.median_change),
                     None if point.retained_share is None else f"{point.retained_share:.0%}",
+                    None if point.spearman_rho is None else f"{point.spearman_rho:.2f}",
                     point.leader_id,
                     point.leader_since,
                     _climber(point),

@@ -133,11 +133,37 @@ class Ranking:
             points[known] = self.points[rows]
             owners = np.searchsorted(self.starts, rows, side="right") - 1
             ranks[known] = (
-                self._places[rows]
+                self._ordinal_ranks[rows]
                 if self._method is RankMethod.ORDINAL
                 else self._level_ranks(owners, points[known])
             )
         return ranks, points
+
+    def find_row_levels(self) -> Int32:
+        """int32[R]: the level of each row of the input, as a position in `levels`.
+
+        Linear in the rows; where points are too far apart to be counted, by binary search.
+        """
+        keys, _ = self._counted
+        if not len(self):
+            return np.empty(0, np.int32)
+        points = self.points
+        if keys.distinct is not None:
+            points = np.searchsorted(keys.distinct, points)
+        row_keys = np.repeat(keys.lift, self.sizes)
+        row_keys -= points
+        key_space = int(keys.of_levels[-1]) + 1
+        if key_space > _COUNTERS_AT_LEAST + _COUNTERS_PER_ROW * len(self):
+            return np.searchsorted(keys.of_levels, row_keys).astype(np.int32)
+        level_of_key = np.empty(key_space, np.int32)
+        level_of_key[keys.of_levels] = np.arange(len(keys.of_levels), dtype=np.int32)
+        return level_of_key[row_keys]
+
+    def rank_rows(self, rows: Int64, row_levels: Int32) -> Int32:
+        """int32[n]: the ranks of rows of the input; `row_levels` int32[n] are their levels."""
+        if self._method is RankMethod.ORDINAL:
+            return self._ordinal_ranks[rows]
+        return self._rank_of_level[row_levels]
 
     def _ranks(self, rows: Int64, points: Int64, shown: Int64, offsets: Int64) -> Int32:
         """Ranks of the rows of a top."""
@@ -147,21 +173,29 @@ class Ranking:
 
     def _level_ranks(self, owners: Int64, points: Int64) -> Int32:
         """Competition or dense rank of points that are there, on boards by their position."""
-        keys, levels = self._counted
-        level = np.searchsorted(keys.of_levels, keys.of(owners, points))
+        keys, _ = self._counted
+        return self._rank_of_level[np.searchsorted(keys.of_levels, keys.of(owners, points))]
+
+    @cached_property
+    def _rank_of_level(self) -> Int32:
+        """int32[L]: the competition or dense rank of each level."""
+        _, levels = self._counted
+        distinct = np.diff(levels.starts)
         if self._method is RankMethod.DENSE:
-            above = level - levels.starts[owners]
+            above = np.arange(len(levels.points)) - np.repeat(levels.starts[:-1], distinct)
         else:
-            above = levels.through[level] - levels.counts[level] - self.starts[owners]
+            above = levels.through - levels.counts - np.repeat(self.starts[:-1], distinct)
         return (above + 1).astype(np.int32)
 
     @cached_property
-    def _places(self) -> Int32:
-        """int32[R]: the place of each row of the input on its board, ties broken by student id."""
-        owners = np.repeat(np.arange(len(self.boards)), self.sizes)
-        places = np.empty(len(self), np.int32)
-        places[_order(owners, self.points)] = np.arange(1, len(self) + 1) - self.starts[owners]
-        return places
+    def _ordinal_ranks(self) -> Int32:
+        """int32[R]: the position of each row of the input on its board, ties by student id."""
+        ranks = np.empty(len(self), np.int32)
+        # Levels ascend with the boards, so sorted rows stay on their boards.
+        ranks[_sort_by_counting(self.find_row_levels())] = np.arange(1, len(self) + 1) - np.repeat(
+            self.starts[:-1], self.sizes
+        )
+        return ranks
 
     @cached_property
     def _counted(self) -> tuple[_Keys, Levels]:
@@ -263,6 +297,18 @@ def _order(owners: Int64, points: Int64) -> Int64:
     packed.sort()
     packed &= (1 << position_bits) - 1
     return packed
+
+
+def _sort_by_counting(levels: Int32) -> Int64:
+    """The permutation that sorts levels (0 or more), equal ones by position, in linear time.
+
+    NumPy's stable sort counts where numbers have 16 bits: the low ones first, then the high ones.
+    """
+    order: Int64 = np.argsort((levels & 0xFFFF).astype(np.uint16), kind="stable")
+    if len(levels) and int(levels.max()) >> 16:
+        high = (levels >> 16).astype(np.uint16)[order]
+        order = order[np.argsort(high, kind="stable")]
+    return order
 
 
 def _runs(ascending: Int64) -> tuple[Int64, Int64]:

@@ -1,5 +1,9 @@
 """Trends: a day's boards against their baselines.
 
+What moved is told of three sets of students: entrants, leavers and the share that stayed of the top
+N; tau-b of the entries that were ranked then; the biggest climbers and fallers, and Spearman's rho,
+of all students who are ranked both now and then.
+
 Signs: a change is now minus then, except `rankChange`, which is then minus now, so that climbing
 is positive. What had no value then has no change: null, never 0.
 """
@@ -14,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from lb_pipelines.core import json_lists
-from lb_pipelines.core.correlation import tau_b
-from lb_pipelines.core.ranking import Float64, Int32, Int64, Ranking, Top, rank
+from lb_pipelines.core.correlation import spearman_rho, tau_b
+from lb_pipelines.core.rank_changes import RankChanges, compare_rankings, find_biggest_moves
+from lb_pipelines.core.ranking import Float64, Int64, Ranking, Top, rank
 from lb_pipelines.core.snapshots import statistics
 from lb_pipelines.core.sums import boards_of, students_of
 from lb_pipelines.core.windows import Boards
@@ -31,8 +36,9 @@ class TrendRows:
     stands for null.
 
     `retained_share`: of the baseline's top N, the share that is in today's. `rank_correlation`:
-    tau-b between the ranks then and now of today's entries that were ranked then. `leaders`:
-    student ordinals of the first entries.
+    tau-b between the ranks then and now of today's entries that were ranked then. `spearman_rho`:
+    of all students who are ranked both then and now. `leaders`: student ordinals of the first
+    entries.
     """
 
     granularities: Sequence[Granularity]
@@ -45,6 +51,7 @@ class TrendRows:
     median_change: Float64
     retained_share: Float64
     rank_correlation: Float64
+    spearman_rho: Float64
     leaders: Sequence[int]
     movement: Sequence[bytes]
     students: Sequence[bytes]
@@ -83,7 +90,8 @@ def trend_rows(
 
     # Three are named however few a board shows.
     top3 = top.first(3) if (limit >= 3).all() else now.top(3)
-    moves = _Moves(now, then, top, top3, then.top(limit_then), owners, previous)
+    changes = compare_rankings(now, then)
+    moves = _Moves(now, top, top3, then.top(limit_then), owners, changes)
     top_then = np.where(had, np.minimum(matched(figures_then.ranked), limit), np.nan)
     stayed = np.bincount(owners[moves.stayed], minlength=len(now.boards))
     known_offsets = np.concatenate(
@@ -112,6 +120,7 @@ def trend_rows(
         figures.median - matched(figures_then.median),
         stayed / top_then,
         tau_b(ranks[known], previous[known], known_offsets),
+        spearman_rho(changes.levels, changes.previous_levels, changes.offsets),
     )
     numbers = np.stack([column.astype(np.float64) for column in columns], axis=1)
     # What is undefined is a NaN of either sign, as the processor has it; null in the table.
@@ -140,14 +149,13 @@ class _Moves:
     def __init__(
         self,
         now: Ranking,
-        then: Ranking,
         top: Top,
         top3: Top,
         top_then: Top,
         owners: Int64,
-        previous: Int32,
+        changes: RankChanges,
     ) -> None:
-        self._now, self._top3 = now, top3
+        self._now, self._top3, self._changes = now, top3, changes
         members, members_then = top.members, top_then.members
         self.stayed = np.isin(members, members_then)
         boards_then = boards_of(members_then)
@@ -156,13 +164,6 @@ class _Moves:
         gone = ~np.isin(members_then, members) & (now.boards[at] == boards_then)
         self._members, self._owners = members, owners
         self._leavers, self._leaver_owners = members_then[gone], at[gone]
-        ranks_now, _ = now.find(self._leavers)
-        ranks_then, _ = then.find(self._leavers)
-        # Whoever fell out of the top N has fallen too: judge all who are ranked then and now.
-        self._judged = np.concatenate((members, self._leavers))
-        self._judged_owners = np.concatenate((owners, self._leaver_owners))
-        self._ranks = np.concatenate((top.ranks, ranks_now))
-        self._previous = np.concatenate((previous, ranks_then))
 
     def as_json(self, student_ids: pa.Array) -> list[bytes]:
         """One `movement` object per board."""
@@ -194,28 +195,20 @@ class _Moves:
         return json_lists.lists(_ids(members, student_ids), self._offsets(owners))
 
     def _movers(self, direction: int, student_ids: pa.Array) -> list[bytes]:
-        """The biggest moves up (1) or down (-1); of equal ones the better rank, then the id."""
-        both = (self._ranks > 0) & (self._previous > 0)
-        gain = (self._previous.astype(np.int64) - self._ranks) * direction
-        moved = np.flatnonzero(both & (gain > 0))
-        order = moved[
-            np.lexsort(
-                (self._judged[moved], self._ranks[moved], -gain[moved], self._judged_owners[moved])
-            )
-        ]
-        owners = self._judged_owners[order]
-        begins = np.searchsorted(owners, owners, side="left")
-        order = order[np.arange(len(order)) - begins < MOVERS]
+        """The biggest moves up (1) or down (-1) of all who are ranked now and then."""
+        changes = self._changes
+        rows = find_biggest_moves(changes, direction, MOVERS)
+        ranks, previous_ranks = changes.ranks[rows], changes.previous_ranks[rows]
         return json_lists.lists(
             json_lists.objects(
                 {
-                    "studentId": _ids(self._judged[order], student_ids),
-                    "rank": json_lists.numbers(self._ranks[order]),
-                    "previousRank": json_lists.numbers(self._previous[order]),
-                    "rankChange": json_lists.numbers(gain[order] * direction),
+                    "studentId": _ids(changes.pair_codes[rows], student_ids),
+                    "rank": json_lists.numbers(ranks),
+                    "previousRank": json_lists.numbers(previous_ranks),
+                    "rankChange": json_lists.numbers(previous_ranks - ranks),
                 }
             ),
-            self._offsets(self._judged_owners[order]),
+            self._offsets(np.searchsorted(changes.offsets, rows, side="right") - 1),
         )
 
     def _offsets(self, owners: Int64) -> Int64:

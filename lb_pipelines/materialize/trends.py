@@ -1,7 +1,7 @@
 """`class_trends`, `subject_trends`, `campus_trends`: a day's boards against their baselines.
 
-Both sides are ranked from the events, so that trends never depend on which snapshots exist; only
-the days that a leader has led count materialized days.
+Both sides are ranked from the events, and leaders are followed by them (`leaders`), so that trends
+never depend on which snapshots or other trends exist.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import boards as repository
 from lb_pipelines.db.repositories.boards import Columns, Leader
 from lb_pipelines.materialize import writing
+from lb_pipelines.materialize.leaders import LeadersByBoard, find_leaders
 from lb_pipelines.materialize.passes import Origin, Pass
 from lb_pipelines.materialize.results import DayResult, Provenance
 from lb_pipelines.materialize.writing import PreparedDay, Product
 
-# By reference id and granularity, as UTF-8.
-Leads = dict[tuple[bytes, bytes], Leader]
+# Plotted over days, as means over all-time boards.
+_PLOTTED = ("retained_share", "rank_correlation", "spearman_rho")
 
 
 def asset_name(type: BoardType) -> str:
@@ -56,7 +57,8 @@ def product(type: BoardType, provenance: Provenance) -> Product:
     """The trends of one type, to be written in a pass.
 
     `numbers` of a result: boards by granularity and, as means over the all-time boards that have
-    them, `retained_share` (of the top N that stayed) and `rank_correlation`.
+    them, `retained_share` (of the top N that stayed), `rank_correlation` (tau-b of the top N) and
+    `spearman_rho` (of all who are ranked both times).
     """
     return Product(
         asset_name(type),
@@ -67,18 +69,22 @@ def product(type: BoardType, provenance: Provenance) -> Product:
 
 
 class _Trends:
-    """The trends of a pass, day after day: who leads goes on from the day before."""
+    """The trends of a pass, day after day: who leads goes on from the day before.
+
+    The leaders may be read from a later state of the events than the pass: then some day before it
+    has changed meanwhile, and all that the pass writes is stale by the ledger.
+    """
 
     def __init__(self, database: Database, opened: Pass, provenance: Provenance) -> None:
         self.opened = opened
         self.provenance = provenance
-        with database.transaction() as connection:
-            self.led: Leads = {
-                (reference.encode(), granularity.encode()): leader
-                for (reference, granularity), leader in repository.leaders(
-                    connection, opened.institution, opened.type, opened.first - ONE_DAY
-                ).items()
-            }
+        self.leaders = find_leaders(
+            database,
+            opened.institution,
+            opened.type,
+            asset_name(opened.type),
+            opened.first - ONE_DAY,
+        )
 
     def of(self, origin: Origin) -> _Rows:
         """What makes the trends of the next day."""
@@ -102,12 +108,12 @@ class _Rows:
 
     def prepared(self) -> PreparedDay:
         of_pass, parts = self.of_pass, self.parts
-        led = _leads(of_pass.opened, parts, self.origin.day, of_pass.led)
-        of_pass.led = led
+        leaders = _continue_leaders(of_pass.opened, parts, self.origin.day, of_pass.leaders)
+        of_pass.leaders = leaders
         granularities = [of for part in parts for of in part.granularities]
         numbers = writing.boards_by_granularity(granularities)
         all_time = np.array([of is Granularity.ALL_TIME for of in granularities], bool)
-        for name in ("retained_share", "rank_correlation"):
+        for name in _PLOTTED:
             values = np.concatenate([np.empty(0), *(getattr(part, name) for part in parts)])
             if not np.isnan(values[all_time]).all():
                 numbers[name] = float(np.nanmean(values[all_time]))
@@ -115,20 +121,22 @@ class _Rows:
             self.origin,
             len(granularities),
             numbers,
-            partial(_columns, of_pass.opened, self.origin, parts, led, of_pass.provenance),
+            partial(_columns, of_pass.opened, self.origin, parts, leaders, of_pass.provenance),
         )
 
 
-def _leads(opened: Pass, parts: Sequence[TrendRows], day: date, led: Leads) -> Leads:
+def _continue_leaders(
+    opened: Pass, parts: Sequence[TrendRows], day: date, before: LeadersByBoard
+) -> LeadersByBoard:
     """Who leads each board on `day` and since when, given who led on the day before."""
-    leads: Leads = {}
+    leaders: LeadersByBoard = {}
     for part in parts:
         students = opened.student_ids.take(part.leaders).to_pylist()
         for name, student in zip(_names(opened, part), students, strict=True):
-            before = led.get(name)
-            goes_on = before is not None and before.student_id == student
-            leads[name] = before if before and goes_on else Leader(student, day)
-    return leads
+            leader = before.get(name)
+            goes_on = leader is not None and leader.student_id == student
+            leaders[name] = leader if leader and goes_on else Leader(student, day)
+    return leaders
 
 
 def _names(opened: Pass, part: TrendRows) -> list[tuple[bytes, bytes]]:
@@ -143,7 +151,7 @@ def _columns(
     opened: Pass,
     origin: Origin,
     parts: Sequence[TrendRows],
-    leads: Leads,
+    leaders: LeadersByBoard,
     provenance: Provenance,
 ) -> Columns:
     """The binary fields of all rows, in the order of `copy_in` in trends.sql."""
@@ -167,7 +175,7 @@ def _columns(
         (granularity for _, granularity in names),
         repeat(bulk.encode_date(origin.day), count),
         (compared[of] for part in parts for of in part.granularities),
-        (bulk.encode_date(leads[name].since) for name in names),
+        (bulk.encode_date(leaders[name].since) for name in names),
         integers("ranked"),
         integers("ranked_change"),
         floats("mean"),
@@ -176,7 +184,8 @@ def _columns(
         floats("median_change"),
         floats("retained_share"),
         floats("rank_correlation"),
-        (leads[name].student_id.encode() for name in names),
+        floats("spearman_rho"),
+        (leaders[name].student_id.encode() for name in names),
         (digest for part in parts for digest in part.content_hash),
         bulk.encode_jsonb(text for part in parts for text in part.movement),
         bulk.encode_jsonb(text for part in parts for text in part.students),

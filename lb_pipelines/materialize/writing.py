@@ -266,8 +266,7 @@ class _Writer:
                         day,
                         replaced.archived_differing,
                     )
-                months = {day, *replaced.other_months}
-                raise_versions(connection, self.institution, ((product.type, m) for m in months))
+                raise_versions(connection, self.institution, [(product.type, day)])
                 return replaced
             if product.alone:
                 # Whoever wrote that later state has not done what this run was started for.

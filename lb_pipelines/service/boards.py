@@ -282,9 +282,10 @@ class LeaderboardService:
         k: int = 3,
         names: bool = False,
     ) -> Around:
-        """The `k` students above and below any student, ties with any of them included.
+        """Any student with exactly `k` students above and `k` below; fewer at the board's ends.
 
-        No entries where the student was not ranked.
+        In the order of the board, inside a tie by student id; `tied_students` says how many others
+        tie with the student. No entries where the student was not ranked.
         """
         key = board_key(institution_id, type, reference_id, granularity)
         days = one_day(day)
@@ -295,9 +296,11 @@ class LeaderboardService:
             with self._reader(key, student_id) as reader:
                 for stored in reader.snapshots([days]):
                     entries = self._neighbours(reader, stored, k)
-                    return Around(key, student_id, day, stored.ranked, entries)
+                    own = [entry.points for entry in entries if entry.student_id == student_id]
+                    tied = unpack(stored.distribution).count_at(own[0]) - 1 if own else 0
+                    return Around(key, student_id, day, stored.ranked, tied, entries)
                 reader.require_materialized(day)
-                return Around(key, student_id, day, 0, ())
+                return Around(key, student_id, day, 0, 0, ())
 
         around = self._kept("get_around", key, days, {"student": student_id, "k": k}, make)
         return replace(around, entries=self._named(key, around.entries)) if names else around

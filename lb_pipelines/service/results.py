@@ -105,7 +105,14 @@ class History:
 
 @dataclass(frozen=True)
 class TrendPoint:
-    """A board against its baseline, as of one closing day."""
+    """A board against its baseline, as of one closing day.
+
+    `retained_share`: of the top N then, the share that is in it now. `rank_correlation`: Kendall's
+    tau-b over the entries (top N) that were ranked then; `spearman_rho`: Spearman's rho over all
+    students who are ranked both then and now. `movement` has the entrants and leavers of the top N,
+    and the biggest climbers and fallers of all students who are ranked both then and now.
+    `leader_since`: first day of the streak of calendar days on which the leader has led.
+    """
 
     day: date
     baseline_day: date
@@ -117,6 +124,7 @@ class TrendPoint:
     median_change: float | None
     retained_share: float | None
     rank_correlation: float | None
+    spearman_rho: float | None
     leader_id: str
     leader_since: date
     movement: Mapping[str, Any]
@@ -183,12 +191,17 @@ class Standings:
 
 @dataclass(frozen=True)
 class Around:
-    """The neighbourhood of a student on a board: whole ties, best first."""
+    """A student and the nearest above and below on a board, best first; inside a tie by student id,
+    of which some may be left out.
+
+    `tied_students`: how many others have exactly the student's points; 0 where not ranked.
+    """
 
     key: BoardKey
     student_id: str
     day: date
     ranked: int
+    tied_students: int
     entries: tuple[Entry, ...]
 
     def to_pandas(self) -> pd.DataFrame:

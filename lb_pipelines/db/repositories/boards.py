@@ -14,7 +14,7 @@ from datetime import date
 from typing import Any
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import ONE_DAY, academic_years_around
+from lb_pipelines.core.periods import academic_years_around
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import bulk, queries
 from lb_pipelines.db.engine import Connection
@@ -29,20 +29,18 @@ class Replaced:
     """How many rows were new or changed, and what became of those in the archive.
 
     `archived_kept` stayed as they were, `archived_differing` of these although the new rows say
-    something else; `archived_renewed` are among those written. `other_months`: by any day of
-    theirs, months whose rows changed besides the day's own.
+    something else; `archived_renewed` are among those written.
     """
 
     written: int
     archived_kept: int = 0
     archived_differing: int = 0
     archived_renewed: int = 0
-    other_months: frozenset[date] = frozenset()
 
 
 @dataclass(frozen=True)
 class Leader:
-    """Who leads a board as of a day, and since which day without a break."""
+    """Who leads a board as of a day, and the first day of the streak on which they have led."""
 
     student_id: str
     since: date
@@ -86,42 +84,15 @@ def replace_snapshots(
 def replace_trends(
     connection: Connection, institution: Institution, type: BoardType, day: date, columns: Columns
 ) -> Replaced:
-    """Make the day's trends these rows, and leads right around them.
-
-    `columns` in the order of `copy_in` in trends.sql, as binary fields. Days may be written in any
-    order and by several processes at once; when each lead began does not depend on that.
+    """Make the day's trends these rows: `columns` in the order of `copy_in` in trends.sql, as
+    binary fields.
     """
-    # Before any row: whoever waited for it with rows locked could be waited for.
-    queries.trends.lock_leads(connection, institution_key=institution.key, type=type.value)
     table = queries.trends
     which = {"institution_id": institution.id, "type": type.value, "day": day}
     if not table.any_of_day(connection, **which):
-        written = _copy_in(connection, table, columns)
-    else:
-        _stage(connection, table, columns)
-        written = table.remove_vanished(connection, **which) + table.upsert(connection, **which)
-        queries.joins.by_any(connection)
-    settled = _settle_leads(connection, institution, type, day - ONE_DAY)
-    settled |= _settle_leads(connection, institution, type, day)
-    return Replaced(written, other_months=settled)
-
-
-def _settle_leads(
-    connection: Connection, institution: Institution, type: BoardType, day: date
-) -> frozenset[date]:
-    """Make the leads of the day after `day`, and of all days to which they reach, follow it; gives
-    the months of rows that changed.
-    """
-    which = {"institution_id": institution.id, "type": type.value, "next_day": day + ONE_DAY}
-    wrong = list(queries.trends.wrong_leads(connection, **which, day=day))
-    if not wrong:
-        return frozenset()
-    names = ("references", "granularities", "leaders", "was", "since")
-    columns = map(list, zip(*wrong, strict=True))
-    corrected = queries.trends.correct_leads(
-        connection, **which, **dict(zip(names, columns, strict=True))
-    )
-    return frozenset(month for (month,) in corrected)
+        return Replaced(_copy_in(connection, table, columns))
+    _stage(connection, table, columns)
+    return Replaced(table.remove_vanished(connection, **which) + table.upsert(connection, **which))
 
 
 def leaders(

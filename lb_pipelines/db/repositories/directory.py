@@ -6,7 +6,7 @@ an erased student has a pseudonym for an id and keeps the old place (`lb.student
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +22,9 @@ from lb_pipelines.core.windows import BoardTerms
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import bulk, queries
 from lb_pipelines.db.engine import Connection
+
+# Students of the first step of a walk.
+_FIRST_STEP = 64
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,65 @@ def students_of_keys(connection: Connection, institution: Institution, keys: Int
         {"institution_key": institution.key, "keys": bulk.Int4Array(keys)},
     )
     return Index(ids, found)
+
+
+def walk_students(
+    connection: Connection,
+    institution: Institution,
+    student_key: int | None = None,
+    *,
+    backwards: bool = False,
+) -> Iterator[tuple[int, str]]:
+    """Key and id of the students after a student in their order, or before with `backwards`; None:
+    from the first, or the last. Few are read at a time, each time twice as many.
+    """
+    step = queries.directory.students_before if backwards else queries.directory.students_after
+    at_most = _FIRST_STEP
+    position = (
+        # Every id is longer, and every key is larger.
+        ("", 0)
+        if student_key is None and not backwards
+        else queries.directory.last_position(connection, institution_key=institution.key)
+        if student_key is None
+        else queries.directory.position_of_student(
+            connection, institution_key=institution.key, student_key=student_key
+        )
+    )
+    if position is None:
+        return
+    place, key = position
+    if student_key is None and backwards:
+        key += 1
+    while True:
+        rows = list(
+            step(
+                connection,
+                institution_key=institution.key,
+                place=place,
+                student_key=key,
+                at_most=at_most,
+            )
+        )
+        for _, *student in rows:
+            yield student[0], student[1]
+        if len(rows) < at_most:
+            return
+        place, key, _ = rows[-1]
+        at_most *= 2
+
+
+def keys_before(connection: Connection, institution: Institution, student_key: int) -> Int64:
+    """int64[n]: the keys of the students who come before a student in their order, in any order."""
+    place, key = queries.directory.position_of_student(
+        connection, institution_key=institution.key, student_key=student_key
+    )
+    columns = bulk.read_columns(
+        connection,
+        queries.text(queries.directory.keys_before),
+        {"institution_key": institution.key, "place": place, "student_key": key},
+        ("student_key",),
+    )
+    return columns["student_key"].astype(np.int64)
 
 
 def boards(

@@ -10,6 +10,39 @@ SELECT student_key, id FROM lb.students
 WHERE institution_key = :institution_key AND student_key = ANY (CAST(:keys AS integer[]))
 ORDER BY coalesce(order_key, id), student_key;
 
+-- name: position_of_student(institution_key, student_key)^
+-- Where a student stands in the students' order. CASE is what the index of students in order has:
+-- under row level security PostgreSQL keeps a condition with coalesce out of an index.
+SELECT CASE WHEN order_key IS NULL THEN id ELSE order_key END, student_key FROM lb.students
+WHERE institution_key = :institution_key AND student_key = :student_key;
+
+-- name: last_position(institution_key)^
+SELECT CASE WHEN order_key IS NULL THEN id ELSE order_key END, student_key FROM lb.students
+WHERE institution_key = :institution_key
+ORDER BY CASE WHEN order_key IS NULL THEN id ELSE order_key END DESC, student_key DESC LIMIT 1;
+
+-- name: students_after(institution_key, place, student_key, at_most)
+SELECT CASE WHEN order_key IS NULL THEN id ELSE order_key END, student_key, id FROM lb.students
+WHERE institution_key = :institution_key
+  AND (CASE WHEN order_key IS NULL THEN id ELSE order_key END, student_key)
+      > (:place, :student_key)
+ORDER BY CASE WHEN order_key IS NULL THEN id ELSE order_key END, student_key
+LIMIT :at_most;
+
+-- name: students_before(institution_key, place, student_key, at_most)
+SELECT CASE WHEN order_key IS NULL THEN id ELSE order_key END, student_key, id FROM lb.students
+WHERE institution_key = :institution_key
+  AND (CASE WHEN order_key IS NULL THEN id ELSE order_key END, student_key)
+      < (:place, :student_key)
+ORDER BY CASE WHEN order_key IS NULL THEN id ELSE order_key END DESC, student_key DESC
+LIMIT :at_most;
+
+-- name: keys_before(institution_key, place, student_key)
+SELECT student_key FROM lb.students
+WHERE institution_key = :institution_key
+  AND (CASE WHEN order_key IS NULL THEN id ELSE order_key END, student_key)
+      < (:place, :student_key);
+
 -- name: boards_of_class(institution_key)
 SELECT c.class_key, t.id, c.id
 FROM lb.classes c JOIN lb.terms t USING (institution_key, term_key)

@@ -72,7 +72,7 @@ SELECT type, snapshot_date, institution_id || ':' || type || ':' || reference_id
            || time_granularity || ':' || snapshot_date,
        content_hash, reference_id, time_granularity,
        ARRAY[ranked, ranked_change, mean, mean_change, median, median_change, retained_share,
-             rank_correlation], leader_id, movement, students
+             rank_correlation, spearman_rho], leader_id, movement, students
 FROM lb.leaderboard_trends
 WHERE institution_id = :institution_id AND type = :type
   AND snapshot_date BETWEEN :first AND :last

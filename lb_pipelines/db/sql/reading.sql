@@ -142,8 +142,8 @@ ORDER BY s.type, s.reference_id, s.time_granularity, s.place;
 
 -- name: closing_trends(institution_id, type, reference_id, granularity, first, last, firsts, lasts)
 SELECT t.snapshot_date, t.baseline_date, t.ranked, t.ranked_change, t.mean, t.mean_change,
-       t.median, t.median_change, t.retained_share, t.rank_correlation, t.leader_id,
-       t.leader_since, t.movement
+       t.median, t.median_change, t.retained_share, t.rank_correlation, t.spearman_rho,
+       t.leader_id, t.leader_since, t.movement
 FROM unnest(CAST(:firsts AS date[]), CAST(:lasts AS date[])) WITH ORDINALITY AS p (first, last, place)
 CROSS JOIN LATERAL (
     SELECT * FROM lb.leaderboard_trends

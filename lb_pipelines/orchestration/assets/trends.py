@@ -42,11 +42,12 @@ def board_trends(type: BoardType, partitions: MultiPartitionsDefinition) -> Lead
         description=(
             f"What has moved on the leaderboards of every {thing}: one row per board and day, "
             "against the day before (daily), the last Sunday (weekly), the last day of the month "
-            "before (monthly) or seven days before (term and all-time). Nobody's rise is invented: "
-            "every entry has its exact previous rank, also where it was outside the top N then, "
-            "and what has no past is null, never 0. Both days are ranked from the events, so that "
-            "a snapshot that is missing or archived changes nothing here; only the days that a "
-            "leader has led are counted over days that were made."
+            "before (monthly) or seven days before (term and all-time). Every entry has its exact "
+            "previous rank, also where it was outside the top N then (what has no past is null, "
+            "never 0); the biggest climbers and fallers and Spearman's rho are over all who are "
+            "ranked on both days, Kendall's tau-b is over the entries. All comes from the events, "
+            "the days that a leader has led too, so that it changes nothing here which other days "
+            "or snapshots were made."
         ),
         table="lb.leaderboard_trends",
         columns={
@@ -63,11 +64,25 @@ def board_trends(type: BoardType, partitions: MultiPartitionsDefinition) -> Lead
             "median": ("double precision", "Median points of all who are ranked"),
             "median_change": ("double precision", "... and its change; null without a baseline"),
             "retained_share": ("double precision", "Share of the baseline's top N still in it"),
-            "rank_correlation": ("double precision", "Kendall's tau between the two boards"),
+            "rank_correlation": (
+                "double precision",
+                "Kendall's tau-b over the entries (top N) that were ranked then",
+            ),
+            "spearman_rho": (
+                "double precision",
+                "Spearman's rho over all students who are ranked both then and now",
+            ),
             "leader_id": ("text", "The student of rank 1"),
-            "leader_since": ("date", "First day of the unbroken row on which they led"),
+            "leader_since": (
+                "date",
+                "First day of the streak of calendar days on which they have led, by the events",
+            ),
             "leader_days": ("integer", "... and its length"),
-            "movement": ("jsonb", "top3, entrants, leavers, climbers, fallers"),
+            "movement": (
+                "jsonb",
+                "top3; entrants and leavers of the top N; the biggest climbers and fallers of "
+                "all who are ranked both then and now",
+            ),
             "students": ("jsonb", "For every entry: rank, previousRank, rankChange, pointsChange"),
             "metadata": ("jsonb", "Provenance: run, code, and state of the events"),
             "content_hash": ("bytea", "BLAKE2b-128; equal content, equal hash"),
@@ -75,7 +90,13 @@ def board_trends(type: BoardType, partitions: MultiPartitionsDefinition) -> Lead
             "partition_key": ("text", "`{INSTITUTION_ID}_{TYPE}_{YYYY-MM}`"),
         },
         key=("institution_id", "type", "reference_id", "time_granularity", "snapshot_date"),
-        nullable={"mean_change", "median_change", "retained_share", "rank_correlation"},
+        nullable={
+            "mean_change",
+            "median_change",
+            "retained_share",
+            "rank_correlation",
+            "spearman_rho",
+        },
         rules=[f"PARTITION BY {SUBTREES}"],
         see={
             "boards": snapshots.asset_name(type),
@@ -88,7 +109,12 @@ def board_trends(type: BoardType, partitions: MultiPartitionsDefinition) -> Lead
         BoardProduct(lambda order: trends.product(type, order.provenance)),
         partial(_show, type),
         shows=BOARDS_SHOW,
-        numbers={**BOARD_NUMBERS, "retained_share": None, "rank_correlation": None},
+        numbers={
+            **BOARD_NUMBERS,
+            "retained_share": None,
+            "rank_correlation": None,
+            "spearman_rho": None,
+        },
     )
 
 

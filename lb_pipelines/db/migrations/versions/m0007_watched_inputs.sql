@@ -14,7 +14,7 @@ CREATE TABLE lb.input_changes (
     institution_key integer NOT NULL,
     input text COLLATE "C" NOT NULL CHECK (input IN (
         'events', 'time_zone', 'ranking', 'limits', 'terms', 'classes', 'subjects', 'campuses',
-        'students', 'enrollments', 'aggregates')),
+        'students', 'enrollments', 'aggregates', 'code')),
     assets text[] COLLATE "C" NOT NULL,
     granularities text[] COLLATE "C" NOT NULL,
     first_at timestamptz,
@@ -28,6 +28,7 @@ CREATE TABLE lb.input_changes (
     CHECK ((first_at IS NULL) = (last_at IS NULL))
 );
 COMMENT ON TABLE lb.input_changes IS 'Changes of events, settings and the school model, and which days and boards each can touch';
+COMMENT ON COLUMN lb.input_changes.input IS 'What was changed; aggregates: sums that no entry of events explains; code: how boards are computed';
 COMMENT ON COLUMN lb.input_changes.version IS 'Ascending within an institution in the order of commits; null only inside the transaction of the change';
 COMMENT ON COLUMN lb.input_changes.assets IS 'The daily assets that the change can touch';
 COMMENT ON COLUMN lb.input_changes.granularities IS 'The granularities of boards that the change can touch';
