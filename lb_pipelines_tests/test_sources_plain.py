@@ -374,8 +374,8 @@ def test_lines_are_counted_as_an_editor_shows_them(database: Database, tmp_path:
         ({"students.csv": "institution_id,student_id,nmae\n"}, "column 'nmae'"),
         ({"students.csv": ""}, "has no column institution_id, student_id"),
         ({"students.csv": "institution_id;student_id\n"}, "it has institution_id;student_id"),
-        ({"students.csv": b"institution_id,student_id\nnorth,\xff\n"}, "cannot be read"),
-        ({"students.csv": 'institution_id,student_id\nnorth,"open\n'}, "cannot be read"),
+        ({"students.csv": 'institution_id,student_id\nnorth,"open\n'}, "cannot be read: line 2"),
+        ({"students.csv": b"institution_id,student_\xefd\n"}, r"institution_id, student_\xefd"),
         ({"students.parquet": "no parquet"}, "both students.csv and students.parquet"),
     ],
 )

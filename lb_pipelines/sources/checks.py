@@ -35,12 +35,13 @@ class Checker:
         self._file = file
         self._report = report
         self._refused = np.zeros(file.table.num_rows, dtype=bool)
-        self._read = Read(rows=file.table.num_rows + len(file.misshapen))
+        self._unreadable = len({row.line for row in file.unreadable})
+        self._read = Read(rows=file.table.num_rows + self._unreadable)
         report.read[file.path.name] = self._read
-        if file.misshapen:
-            lines, texts = zip(*file.misshapen, strict=True)
-            fields = file.table.num_columns
-            self._note(lines, "", texts, f"another number of fields than the header's {fields}")
+        if file.unreadable:
+            found = [(row.line, row.column, row.value, row.reason) for row in file.unreadable]
+            lines, columns, values, reasons = zip(*found, strict=True)
+            self._note(lines, columns, values, pa.array(reasons))
 
     @property
     def rows(self) -> int:
@@ -53,7 +54,7 @@ class Checker:
 
     def passed(self, table: pa.Table) -> pa.Table:
         """The rows of a table made from this file that no check has refused; counts the others."""
-        self._read.refused = int(self._refused.sum()) + len(self._file.misshapen)
+        self._read.refused = int(self._refused.sum()) + self._unreadable
         return table.filter(pa.array(~self._refused)) if self._refused.any() else table
 
     def refuse(self, where: pa.Array, column: str, reason: str | pa.Array) -> None:
@@ -166,7 +167,7 @@ class Checker:
     def _note(
         self,
         lines: pa.Array | tuple[int, ...],
-        column: str,
+        column: str | tuple[str, ...],
         values: pa.Array | tuple[str, ...],
         reasons: pa.Array | str,
     ) -> None:
@@ -177,7 +178,7 @@ class Checker:
             [
                 repeated(self._file.path.name),
                 pa.array(lines, pa.int64()),
-                repeated(column),
+                repeated(column) if isinstance(column, str) else pa.array(column),
                 pa.array(values, pa.string()),
                 repeated(reasons) if isinstance(reasons, str) else reasons,
             ],
