@@ -116,7 +116,7 @@ blocks = st.sampled_from([1, 2, 3, 7, 64, 1 << 20])
 
 def with_small_blocks(size: int) -> mock._patch_dict:  # type: ignore[name-defined]
     """Reads and parses as if a file did not fit in one block: at every place, by turns."""
-    return mock.patch.multiple(files, BLOCK_BYTES=max(size, 16), _BATCH_ROWS=2)
+    return mock.patch.multiple(files, BLOCK_BYTES=max(size, 16), PART_BYTES=2 * size)
 
 
 @settings(
@@ -126,6 +126,7 @@ def with_small_blocks(size: int) -> mock._patch_dict:  # type: ignore[name-defin
 @example(b'a,b,c\n1,"x\n2,y,"z\n', 7)
 @example(b'a,b,c\n1,O"Neil,z\n', 7)
 @example(b'a,b,c\n,,\n\n"","",""\n', 7)
+@example(b"a,b,c\n,,\n\xef\xbb\xbf,,\n1,2\n", 1)
 @example(b"a,b,c\n1,2,3\r", 1)
 @example(b'a,b,c\n1,2,"3"\r', 1)
 @example(b'a,b,c\n1,2,"3"\r\r\n', 1)
