@@ -5,6 +5,7 @@ Errors of programming stay ordinary exceptions. No room has error classes of its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 
 
@@ -51,6 +52,27 @@ class InvalidSetting(LeaderboardError):
         self.institution_id = institution_id
         self.key = key
         self.value = value
+
+
+class UnknownSetting(InvalidSetting):
+    """A key in `metadata` that begins like a setting and is none: misspelled, or in another case.
+
+    `known` are the settings' keys that there are.
+    """
+
+    def __init__(self, institution_id: str, key: str, known: Sequence[str]) -> None:
+        right = next((k for k in known if k.casefold() == key.casefold()), None)
+        LeaderboardError.__init__(
+            self,
+            f"Institution {institution_id!r}: metadata.{key} is no setting",
+            f"Write {right!r}" if right else f"Take it out, or write one of {', '.join(known)}",
+        )
+        self.institution_id = institution_id
+        self.key = key
+
+
+class InvalidMetadata(LeaderboardError):
+    """A text that cannot be an institution's `metadata`."""
 
 
 class InvalidInstitution(LeaderboardError):

@@ -103,6 +103,15 @@ def test_only_the_first_refusals_are_shown(lb: Lb, tmp_path: Path) -> None:
     assert "and 10 more" in result.stderr
 
 
+def test_events_before_the_first_partition_get_a_note(
+    lb: Lb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LB_START_DAY", "2023-10-02")
+    result = lb("import", "csv", write(tmp_path))
+    assert result.exit_code == 0
+    assert "north: 1 of the events lie before 2023-10-02 (LB_START_DAY)" in result.stdout
+
+
 def test_a_missing_file_is_named(lb: Lb, tmp_path: Path) -> None:
     result = lb("import", "oulad", tmp_path)
     assert result.exit_code == 1

@@ -11,6 +11,7 @@ import typer
 from lb_pipelines.cli.access import database_opened
 from lb_pipelines.cli.reports import import_errors_told, tell_report, write_refusals
 from lb_pipelines.cli.telling import LEFT_OUT, AsJson, errors
+from lb_pipelines.settings import Settings
 from lb_pipelines.sources import district, oulad, plain
 from lb_pipelines.sources.progress import shown
 
@@ -52,7 +53,11 @@ def import_csv(
     with import_errors_told(as_json, report_file):
         with database_opened() as database, shown(errors(as_json)) as progress:
             report = plain.import_directory(
-                database, directory, skip_refused=skip_refused, progress=progress
+                database,
+                directory,
+                skip_refused=skip_refused,
+                start_day=Settings.from_env().start_day,
+                progress=progress,
             )
         if report_file is not None:
             write_refusals(report, report_file)

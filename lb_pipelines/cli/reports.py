@@ -79,7 +79,7 @@ def _tell_refusals(report: ImportReport) -> None:
             refusal["file"],
             str(refusal["line"]),
             refusal["column"],
-            "" if value is None else repr(value[:60]),
+            "" if value is None else repr(value[:60]) + ("..." if len(value) > 60 else ""),
             refusal["reason"],
         )
         made.add_row(*map(Text, cells))

@@ -18,6 +18,7 @@ from lb_pipelines.errors import (
     InactiveInstitution,
     InvalidInstitution,
     InvalidSetting,
+    UnknownSetting,
     UnknownZone,
 )
 
@@ -27,6 +28,10 @@ DEFAULT_LIMITS: Mapping[BoardType, Mapping[Granularity, int]] = {
     BoardType.CAMPUS: dict(zip(Granularity, (50, 100, 200, 200, 500), strict=True)),
 }
 GREATEST_LIMIT = 10_000
+LIMITS_KEY = "leaderboardLimits"
+RANKING_KEY = "leaderboardRanking"
+SETTING_PREFIX = "leaderboard"
+"""How the keys of settings begin; keys that do not, in any case, are somebody else's."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,26 @@ class Institution:
                 "Set time_zone to a name like 'Europe/London'",
             ) from None
 
+    def setting(self, key: str, default: object) -> Any:
+        """The value of a key of `metadata`, unchecked; the default where it is not given.
+
+        Raises `UnknownSetting` where the key is given in another case: to overlook it would be to
+        make boards by a default that nobody wanted.
+        """
+        for other in self.metadata:
+            if other != key and other.casefold() == key.casefold():
+                raise UnknownSetting(self.id, other, [key])
+        return self.metadata.get(key, default)
+
     @cached_property
     def rank_method(self) -> RankMethod:
         """`metadata.leaderboardRanking`, competition unless told otherwise."""
-        value = self.metadata.get("leaderboardRanking", RankMethod.COMPETITION)
+        value = self.setting(RANKING_KEY, RankMethod.COMPETITION)
         try:
             return RankMethod(value)
         except ValueError:
             raise InvalidSetting(
-                self.id, "leaderboardRanking", value, " or ".join(map(repr, map(str, RankMethod)))
+                self.id, RANKING_KEY, value, " or ".join(map(repr, map(str, RankMethod)))
             ) from None
 
     def limit(self, type: BoardType, granularity: Granularity) -> int:
@@ -70,8 +86,8 @@ class Institution:
     @cached_property
     def _limits(self) -> Mapping[BoardType, Mapping[Granularity, int]]:
         limits = {type: dict(by_granularity) for type, by_granularity in DEFAULT_LIMITS.items()}
-        overrides = self.metadata.get("leaderboardLimits", {})
-        key = "leaderboardLimits"
+        key = LIMITS_KEY
+        overrides = self.setting(key, {})
         if not isinstance(overrides, Mapping):
             raise InvalidSetting(self.id, key, overrides, '{"CLASS": {"daily": 20, ...}, ...}')
         for type_name, by_granularity in overrides.items():
@@ -99,8 +115,16 @@ class Institution:
         """Return itself if active and every setting can be used, else raise what says why not."""
         if self.status != "ACTIVE":
             raise InactiveInstitution(self.id, self.status)
-        _ = self.zone, self.rank_method, self._limits
+        _ = self.zone
+        self.validate_settings()
         return self
+
+    def validate_settings(self) -> None:
+        """Raise `InvalidSetting` unless the settings that boards are made by can be used.
+
+        Those of retention are its own business; all at once are `core.metadata`'s.
+        """
+        _ = self.rank_method, self._limits
 
 
 def type_is_not_whole(value: object) -> bool:

@@ -44,7 +44,7 @@ class RetentionPolicy:
         Raises `InvalidSetting` naming institution, key and value.
         """
         days = dict(DEFAULT_RETENTION)
-        overrides = institution.metadata.get(RETENTION_KEY, {})
+        overrides = institution.setting(RETENTION_KEY, {})
         if not isinstance(overrides, Mapping):
             raise InvalidSetting(
                 institution.id, RETENTION_KEY, overrides, '{"daily": 45, ...}, days by granularity'
@@ -193,7 +193,7 @@ def _held(holding: Holding, in_force: Iterable[Hold]) -> bool:
 
 
 def _purge_grace(institution: Institution) -> int | None:
-    value = institution.metadata.get(PURGE_KEY)
+    value = institution.setting(PURGE_KEY, None)
     if value is None:
         return None
     expected = '{"graceDays": 30}, or leave it out to purge nothing'

@@ -7,6 +7,7 @@ The sources:
 - `district.generate`: an invented district of any size.
 
 What they share: `loading` (ids to keys, merge, COPY), `arrow_copy` (Arrow to COPY's binary
-format), `files` (CSV or Parquet), `report` (what was read, written and refused), `progress`.
+format), `files` (CSV or Parquet), `rfc4180` (how a CSV is written), `report` (what was read,
+written and refused), `progress`.
 A source reads and checks; only `loading` writes.
 """

@@ -14,33 +14,39 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lb_pipelines.core.ids import LONGEST_ID, describe_invalid_id
 from lb_pipelines.sources.files import TextFile
 from lb_pipelines.sources.report import REFUSAL_SCHEMA, ImportReport, Read
 
-LONGEST_ID = 200
-"""Characters of an id: far below what an index can hold (2,704 bytes)."""
 EARLIEST = date(2000, 1, 1)
 """A date before this is taken for a slip (and PostgreSQL's own epoch, by the way)."""
+YEARS_OF_EVENTS = 1
+"""An event later than this after today is taken for a slip."""
+YEARS_OF_PLANS = 20
+"""The same of a day of a term or an enrollment, which are entered long before they begin."""
 
-_ID = rf"^[^\x00-\x1f\x7f]{{1,{LONGEST_ID}}}$"
+_PLAIN_ID = r"^[!-~]+( [!-~]+)*$"
+"""Ids that need no closer look: of the ASCII characters that can be seen, and spaces between."""
 _WHOLE_NUMBER = r"^-?[0-9]+$"
 
 
 class Checker:
     """The rows of one file on their way through the checks."""
 
-    def __init__(self, file: TextFile, name: str, report: ImportReport, latest: date) -> None:
+    def __init__(self, file: TextFile, name: str, report: ImportReport, today: date) -> None:
         self.name = name
-        self.latest = latest
+        self._latest_event = _years_after(today, YEARS_OF_EVENTS)
+        self._latest_plan = _years_after(today, YEARS_OF_PLANS)
         self._file = file
         self._report = report
         self._refused = np.zeros(file.table.num_rows, dtype=bool)
-        self._read = Read(rows=file.table.num_rows + len(file.misshapen))
+        self._unreadable = len({row.line for row in file.unreadable})
+        self._read = Read(rows=file.table.num_rows + self._unreadable)
         report.read[file.path.name] = self._read
-        if file.misshapen:
-            lines, texts = zip(*file.misshapen, strict=True)
-            fields = file.table.num_columns
-            self._note(lines, "", texts, f"another number of fields than the header's {fields}")
+        if file.unreadable:
+            found = [(row.line, row.column, row.value, row.reason) for row in file.unreadable]
+            lines, columns, values, reasons = zip(*found, strict=True)
+            self._note(lines, columns, values, pa.array(reasons))
 
     @property
     def rows(self) -> int:
@@ -53,7 +59,7 @@ class Checker:
 
     def passed(self, table: pa.Table) -> pa.Table:
         """The rows of a table made from this file that no check has refused; counts the others."""
-        self._read.refused = int(self._refused.sum()) + len(self._file.misshapen)
+        self._read.refused = int(self._refused.sum()) + self._unreadable
         return table.filter(pa.array(~self._refused)) if self._refused.any() else table
 
     def refuse(self, where: pa.Array, column: str, reason: str | pa.Array) -> None:
@@ -69,15 +75,15 @@ class Checker:
         )
 
     def ids(self, column: str, *, required: bool) -> pa.Array:
-        """A column of ids: refuses what is missing (if required), too long or unprintable."""
+        """A column of ids: refuses what is missing (if required), and what `core.ids` does."""
         values = self.text(column)
         if required:
             self.refuse(values.is_null(), column, "missing")
-        self.refuse(
-            pc.invert(pc.match_substring_regex(values, _ID)),
-            column,
-            f"an id has 1 to {LONGEST_ID} printable characters",
+        plain = pc.and_(
+            pc.match_substring_regex(values, _PLAIN_ID),
+            pc.less_equal(pc.binary_length(values), LONGEST_ID),
         )
+        self._refuse_each(column, pc.if_else(plain, None, values), describe_invalid_id)
         return values
 
     def texts(self, column: str) -> pa.Array:
@@ -110,19 +116,22 @@ class Checker:
         return pc.if_else(outside, None, numbers).cast(kind)
 
     def dates(self, column: str, *, required: bool) -> pa.Array:
-        """A column of calendar dates as YYYY-MM-DD, from EARLIEST to `latest`."""
+        """A column of calendar dates as YYYY-MM-DD, from EARLIEST on, YEARS_OF_PLANS ahead."""
         values = self.text(column)
         if required:
             self.refuse(values.is_null(), column, "missing")
         days, bad = parse(values, pa.date32(), r"^\d{4}-\d\d-\d\d$")
         self.refuse(bad, column, "no date of the calendar as YYYY-MM-DD")
-        low, high = pa.scalar(EARLIEST), pa.scalar(self.latest)
+        low, high = pa.scalar(EARLIEST), pa.scalar(self._latest_plan)
         outside = pc.or_(pc.less(days, low), pc.greater(days, high))
-        self.refuse(outside, column, f"outside {EARLIEST} to {self.latest}")
+        self.refuse(outside, column, f"outside {EARLIEST} to {self._latest_plan}")
         return days
 
     def instants(self, column: str) -> pa.Array:
-        """A required column of times with a zone offset, as timestamps in UTC."""
+        """A required column of times with a zone offset, as timestamps in UTC.
+
+        From EARLIEST on, at most YEARS_OF_EVENTS ahead.
+        """
         values = self.text(column)
         self.refuse(values.is_null(), column, "missing")
         kind = pa.timestamp("us", "UTC")
@@ -133,10 +142,19 @@ class Checker:
             "no time with zone offset as 2024-03-01T09:30:00+01:00",
         )
         low = pa.scalar(datetime.combine(EARLIEST, time.min, UTC), kind)
-        high = pa.scalar(datetime.combine(self.latest, time.max, UTC), kind)
+        high = pa.scalar(datetime.combine(self._latest_event, time.max, UTC), kind)
         outside = pc.or_(pc.less(instants, low), pc.greater(instants, high))
-        self.refuse(outside, column, f"outside {EARLIEST} to {self.latest}")
+        self.refuse(outside, column, f"outside {EARLIEST} to {self._latest_event}")
         return instants
+
+    def refuse_unknown(self, where: pa.Array, column: str, what: str) -> None:
+        """Refuse ids that name nothing; says also where one cannot be an id at all."""
+
+        def complaint(id: str) -> str:
+            invalid = describe_invalid_id(id)
+            return f"unknown {what}: the id {invalid}" if invalid else f"unknown {what}"
+
+        self._refuse_each(column, pc.if_else(where, self.text(column), None), complaint)
 
     def unique(self, owners: pa.Array, *columns: str) -> None:
         """Refuse a row whose columns say the same, under the same owner, as an earlier row."""
@@ -158,7 +176,12 @@ class Checker:
 
     def each(self, column: str, complaint: Callable[[str], str | None]) -> None:
         """Refuse by a function of the value, which is asked once for each different value."""
-        encoded = self.text(column).dictionary_encode()
+        self._refuse_each(column, self.text(column), complaint)
+
+    def _refuse_each(
+        self, column: str, values: pa.Array, complaint: Callable[[str], str | None]
+    ) -> None:
+        encoded = values.dictionary_encode()
         reasons = pa.array([complaint(value.as_py()) for value in encoded.dictionary], pa.string())
         of_row = reasons.take(encoded.indices)
         self.refuse(of_row.is_valid(), column, of_row)
@@ -166,7 +189,7 @@ class Checker:
     def _note(
         self,
         lines: pa.Array | tuple[int, ...],
-        column: str,
+        column: str | tuple[str, ...],
         values: pa.Array | tuple[str, ...],
         reasons: pa.Array | str,
     ) -> None:
@@ -177,13 +200,17 @@ class Checker:
             [
                 repeated(self._file.path.name),
                 pa.array(lines, pa.int64()),
-                repeated(column),
+                repeated(column) if isinstance(column, str) else pa.array(column),
                 pa.array(values, pa.string()),
                 repeated(reasons) if isinstance(reasons, str) else reasons,
             ],
             schema=REFUSAL_SCHEMA,
         )
         self._report.refusals = pa.concat_tables([self._report.refusals, noted])
+
+
+def _years_after(today: date, years: int) -> date:
+    return today.replace(year=today.year + years, day=min(today.day, 28))
 
 
 def parse(values: pa.Array, kind: pa.DataType, pattern: str) -> tuple[pa.Array, pa.Array]:

@@ -1,14 +1,14 @@
 """Files of a directory, as CSV or Parquet alike.
 
 What the columns mean is the sources' business; here a file is found, read, and refused as a whole
-where it cannot be read at all.
+where it cannot be read at all. How a CSV is written is checked in `rfc4180`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from csv import reader
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,14 @@ import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from lb_pipelines.errors import ImportRefused
+from lb_pipelines.sources.rfc4180 import CheckedCsv, read_records
 
 SUFFIXES = (".csv", ".parquet")
+BLOCK_BYTES = 1 << 20
+"""Bytes that Arrow parses at a time; a row that is longer is left to `rfc4180.read_records`."""
+NOT_UTF8 = "not UTF-8: save the file in that encoding"
+PART_BYTES = 1 << 23
+"""Bytes of rows that are parsed at a time where `rfc4180.read_records` is needed."""
 
 
 def find(directory: Path, name: str) -> Path | None:
@@ -66,17 +72,20 @@ def read_columns(path: Path, types: Mapping[str, pa.DataType], nulls: list[str])
             dictionaries = [n for n, kind in types.items() if pa.types.is_dictionary(kind)]
             table = parquet.read_table(path, columns=list(types), read_dictionary=dictionaries)
             return table.unify_dictionaries().cast(pa.schema(list(types.items())))
-        with csv.open_csv(path) as reader:
-            _require_columns(path, types, reader.schema.names)
-        return csv.read_csv(
-            path,
-            convert_options=csv.ConvertOptions(
-                column_types=dict(types),
-                include_columns=list(types),
-                null_values=nulls,
-                strings_can_be_null=True,
-            ),
-        ).unify_dictionaries()
+        _require_columns(path, types, _csv_header(path))
+        with CheckedCsv(path) as stream:
+            table = csv.read_csv(
+                stream,
+                parse_options=csv.ParseOptions(newlines_in_values=True),
+                convert_options=csv.ConvertOptions(
+                    column_types=dict(types),
+                    include_columns=list(types),
+                    null_values=nulls,
+                    strings_can_be_null=True,
+                ),
+            )
+            stream.finish()
+        return table.unify_dictionaries()
     except (pa.ArrowException, OSError) as error:
         raise ImportRefused(
             f"{path} cannot be read: {error}", "Put the published file in its place"
@@ -92,30 +101,40 @@ def _require_columns(path: Path, wanted: Iterable[str], known: list[str]) -> Non
         )
 
 
+@dataclass(frozen=True)
+class UnreadableRow:
+    """A row that is no row of text: its line, the column (empty: all of it), value and reason."""
+
+    line: int
+    column: str
+    value: str
+    reason: str
+
+
 @dataclass
 class TextFile:
     """A file whose every value is text, with the line (in Parquet the row) of each of its rows.
 
-    `misshapen` are lines with another number of fields than the header: (line, text).
+    `unreadable` are rows that are not in the table; a row has one for each value that is no text.
     """
 
     path: Path
     table: pa.Table
     lines: pa.Array
-    misshapen: list[tuple[int, str]] = field(default_factory=list)
+    unreadable: list[UnreadableRow] = field(default_factory=list)
 
 
 def read_text(path: Path, required: Iterable[str], optional: Iterable[str]) -> TextFile:
     """A file's required and optional columns as text; an optional one that is absent is null.
 
     An empty field is null. Refused as a whole: a column that is missing or not known, a file
-    that is no CSV in UTF-8 or no Parquet.
+    that is no CSV as `rfc4180` has it, or no Parquet.
     """
     wanted = [*required, *optional]
     try:
         read = _parquet_as_text if path.suffix == ".parquet" else _csv_as_text
         file = read(path, lambda names: _check_header(path, names, list(required), wanted))
-    except (pa.ArrowException, OSError, UnicodeError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ImportRefused(
             f"{path} cannot be read: {error}",
             "Save it as CSV in UTF-8 with commas and a header, or as Parquet",
@@ -142,85 +161,145 @@ def _check_header(path: Path, names: list[str], required: list[str], wanted: lis
             )
 
 
+def _csv_header(path: Path) -> list[str]:
+    header = next(read_records(path), None)
+    # A name that is not UTF-8 is not known, and shown as what it is.
+    return [name.decode("utf-8", "backslashreplace") for name in header.fields] if header else []
+
+
 def _csv_as_text(path: Path, check_header: Callable[[list[str]], None]) -> TextFile:
-    with path.open(encoding="utf-8-sig", newline="") as text:
-        names = next(reader(text), [])
+    names = _csv_header(path)
     check_header(names)
-    _require_closed_quotes(path)
-    misshapen: list[tuple[int, str]] = []
-
-    def set_aside(row: csv.InvalidRow) -> str:
-        misshapen.append((row.number, row.text))
-        return "skip"
-
-    def read(numbered: bool) -> pa.Table:
-        return csv.read_csv(
-            path,
-            # Arrow knows the number of a row only where one thread reads.
-            read_options=csv.ReadOptions(use_threads=not numbered),
-            parse_options=csv.ParseOptions(
-                newlines_in_values=True,
-                ignore_empty_lines=False,
-                invalid_row_handler=set_aside if numbered else None,
-            ),
-            convert_options=csv.ConvertOptions(
-                column_types={name: pa.string() for name in names},
-                null_values=[""],
-                strings_can_be_null=True,
-            ),
-        )
-
-    try:
-        table = read(numbered=False)
-    except pa.ArrowInvalid:
-        table = read(numbered=True)
-    return _numbered(path, table, misshapen)
+    # One bad row in millions is rare, and Arrow cannot say of every one what is wrong with it.
+    return _read_good_csv(path, names) or _read_any_csv(path, names)
 
 
-def _require_closed_quotes(path: Path) -> None:
-    """Refuse a quote that is never closed: Arrow would take the rest of the file as one value."""
-    with path.open("rb") as file:
-        quotes = sum(chunk.count(b'"') for chunk in iter(lambda: file.read(1 << 22), b""))
-    if quotes % 2:
-        raise ImportRefused(
-            f"{path} cannot be read: a quoted value is not closed ({quotes:,} quotes)",
-            'Close it, and write a quote inside a value twice ("")',
-        )
-
-
-def _numbered(path: Path, table: pa.Table, misshapen: list[tuple[int, str]]) -> TextFile:
-    """Give every row its line (a quoted value may hold line ends), and drop blank lines."""
-    rows = table.num_rows + len(misshapen)
-    numbers = np.arange(2, rows + 2)
-    skipped = np.array([number for number, _ in misshapen], dtype=np.int64)
-    kept = np.ones(rows, dtype=bool)
-    kept[skipped - 2] = False
-    ends = np.zeros(rows, dtype=np.int64)
-    blank = np.ones(table.num_rows, dtype=bool)
+def _read_good_csv(path: Path, names: list[str]) -> TextFile | None:
+    """The file by Arrow; None where some row has other fields than the header, or is not UTF-8."""
+    with CheckedCsv(path) as stream:
+        try:
+            table = csv.read_csv(
+                stream,
+                read_options=csv.ReadOptions(block_size=BLOCK_BYTES),
+                parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+                convert_options=csv.ConvertOptions(
+                    # As bytes, so that those which are no UTF-8 are noticed below and not there.
+                    column_types={name: pa.binary() for name in names},
+                    null_values=[""],
+                    strings_can_be_null=True,
+                ),
+            )
+            stream.finish()
+            table = table.cast(pa.schema([(name, pa.string()) for name in names]))
+        except pa.ArrowInvalid:
+            return None
+    empty = np.ones(table.num_rows, dtype=bool)
+    line_ends = np.zeros(table.num_rows, dtype=np.int64)
     for column in table.columns:
-        counts = pc.fill_null(pc.count_substring(column, "\n"), 0)
-        ends[kept] += counts.to_numpy()
-        blank &= column.is_null().to_numpy()
-    ends[~kept] = [text.count("\n") for _, text in misshapen]
-    lines = numbers + np.cumsum(ends) - ends
-    return TextFile(
-        path,
-        table.filter(pa.array(~blank)) if blank.any() else table,
-        pa.array(lines[kept][~blank]),
-        list(zip(lines[~kept].tolist(), (text for _, text in misshapen), strict=True)),
+        empty &= column.is_null().to_numpy()
+        line_ends += pc.fill_null(pc.count_substring(column, "\n"), 0).to_numpy()
+    if empty.sum() != stream.blank_lines:
+        # A row of empty fields is a row, though Arrow gives the same for an empty line.
+        return None
+    lines = np.arange(2, table.num_rows + 2) + np.cumsum(line_ends) - line_ends
+    kept = table.filter(pa.array(~empty)) if stream.blank_lines else table
+    return TextFile(path, kept, pa.array(lines[~empty]))
+
+
+def _read_any_csv(path: Path, names: list[str]) -> TextFile:
+    """The same, a record at a time: those that are no rows are set aside, Arrow reads the others.
+
+    Some five times as slow.
+    """
+    tables = [pa.schema([(name, pa.string()) for name in names]).empty_table()]
+    lines: list[int] = []
+    unreadable: list[UnreadableRow] = []
+    rows: list[bytes] = []
+    size = 0
+    for record in islice(read_records(path), 1, None):
+        fields = record.count_fields()
+        if fields != len(names):
+            value = record.raw.decode("utf-8", "backslashreplace")
+            reason = f"another number of fields ({fields}) than the header's {len(names)}"
+            unreadable.append(UnreadableRow(record.line, "", value, reason))
+            continue
+        try:
+            _ = record.raw.isascii() or record.raw.decode()
+        except UnicodeDecodeError:
+            unreadable += _undecodable(record.line, names, record.fields)
+            continue
+        lines.append(record.line)
+        rows.append(record.raw)
+        size += len(record.raw)
+        if size >= PART_BYTES:
+            tables.append(_parse_rows(rows, names))
+            rows, size = [], 0
+    if rows:
+        tables.append(_parse_rows(rows, names))
+    return TextFile(path, pa.concat_tables(tables), pa.array(lines, pa.int64()), unreadable)
+
+
+def _parse_rows(rows: list[bytes], names: list[str]) -> pa.Table:
+    # With a header, for Arrow takes a byte order mark off whatever it reads first.
+    data = b"\n".join([",".join(names).encode(), *rows])
+    return csv.read_csv(
+        pa.BufferReader(data),
+        # One block: no row is cut.
+        read_options=csv.ReadOptions(block_size=len(data) + 1, use_threads=False),
+        parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        convert_options=csv.ConvertOptions(
+            column_types={name: pa.string() for name in names},
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
     )
+
+
+def _undecodable(
+    line: int, names: Iterable[str], values: Iterable[bytes | None]
+) -> list[UnreadableRow]:
+    """What a person is told of a row in which some values are no UTF-8."""
+    rows = []
+    for name, value in zip(names, values, strict=True):
+        try:
+            _ = value and value.decode()
+        except UnicodeDecodeError:
+            shown = (value or b"").decode("utf-8", "backslashreplace")
+            rows.append(UnreadableRow(line, name, shown, NOT_UTF8))
+    return rows
 
 
 def _parquet_as_text(path: Path, check_header: Callable[[list[str]], None]) -> TextFile:
     check_header(parquet.read_schema(path).names)
     table = parquet.read_table(path)
-    columns = {name: _as_text(table[name]) for name in table.column_names}
-    return TextFile(path, pa.table(columns), pa.array(np.arange(1, table.num_rows + 1)))
+    # Nothing but a cast from bytes looks at whether a text of Parquet is UTF-8.
+    as_bytes = pa.table(
+        {name: _as_text(table[name]).cast(pa.binary()) for name in table.column_names}
+    )
+    unreadable: list[UnreadableRow] = []
+    schema = pa.schema([(name, pa.string()) for name in table.column_names])
+    numbers = np.arange(1, table.num_rows + 1)
+    try:
+        table = as_bytes.cast(schema)
+    except pa.ArrowInvalid:
+        rows = zip(*(as_bytes[name].to_pylist() for name in schema.names), strict=True)
+        for number, values in enumerate(rows, 1):
+            unreadable += _undecodable(number, schema.names, values)
+        numbers = np.setdiff1d(numbers, [row.line for row in unreadable])
+        table = as_bytes.take(pa.array(numbers - 1)).cast(schema)
+    empty_as_null = {
+        name: pc.if_else(pc.equal(table[name], ""), pa.scalar(None, pa.string()), table[name])
+        for name in table.column_names
+    }
+    return TextFile(path, pa.table(empty_as_null), pa.array(numbers), unreadable)
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_timestamp(column.type):
         # Nobody awards points by the nanosecond; the zone is kept as an offset, or its lack.
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
-    text = column.cast(pa.string())
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type):
+        return column.cast(pa.binary())
+    return column if pa.types.is_binary(column.type) else column.cast(pa.string())

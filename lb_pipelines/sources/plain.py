@@ -7,8 +7,7 @@ it refused as well. With `skip_refused` the good rows are kept and the others re
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -18,11 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.metadata import parse_metadata, validate_settings
 from lb_pipelines.core.words import validate_institution_id
+from lb_pipelines.core.zones import load_zone
 from lb_pipelines.db.engine import Connection, Database
-from lb_pipelines.errors import ImportRefused, LeaderboardError
+from lb_pipelines.db.repositories import institutions
+from lb_pipelines.errors import ImportRefused, InvalidSetting, LeaderboardError
 from lb_pipelines.sources import files, loading
 from lb_pipelines.sources.checks import Checker
+from lb_pipelines.sources.early_events import describe_early_events
 from lb_pipelines.sources.loading import EnrollmentCampuses, Keys
 from lb_pipelines.sources.progress import Progress, silent
 from lb_pipelines.sources.report import ImportReport, Written
@@ -72,11 +75,13 @@ def import_directory(
     *,
     skip_refused: bool = False,
     today: date | None = None,
+    start_day: date | None = None,
     progress: Progress = silent,
 ) -> ImportReport:
     """Import the files of a directory; raises `ImportRefused`, with the report, if it may not be.
 
-    `today` bounds the dates that are believed (a year ahead).
+    `today` bounds the dates that are believed (`checks.YEARS_OF_EVENTS`, `YEARS_OF_PLANS`).
+    `start_day` is the first day that is a partition: events before it get a note.
     """
     began = perf_counter()
     found = _present(directory)
@@ -84,10 +89,11 @@ def import_directory(
     report = ImportReport()
     _note_strangers(directory, found, report)
     with database.transaction() as connection:
-        work = _Import(database, connection, report, _a_year_after(today), progress)
+        work = _Import(database, connection, report, today, start_day, progress)
         work.skip_refused = skip_refused
         work.run(found)
         report.note_left_out()
+        report.order_refusals()
         report.seconds = perf_counter() - began
         if report.refused_rows and not skip_refused:
             raise ImportRefused(
@@ -117,10 +123,6 @@ def _note_strangers(directory: Path, found: dict[str, Path], report: ImportRepor
             report.notes.append(f"{path.name} is no file of the plain format and was not read")
 
 
-def _a_year_after(today: date) -> date:
-    return today.replace(year=today.year + 1, day=min(today.day, 28))
-
-
 class _Import:
     """One import under way: what is known of the dimensions so far, and the open transaction."""
 
@@ -129,13 +131,15 @@ class _Import:
         database: Database,
         connection: Connection,
         report: ImportReport,
-        latest: date,
+        today: date,
+        start_day: date | None,
         progress: Progress,
     ) -> None:
         self.database = database
         self.connection = connection
         self.report = report
-        self.latest = latest
+        self.today = today
+        self.start_day = start_day
         self.progress = progress
         self.institutions: dict[str, tuple[int, str]] = {}
         self.institution_keys: list[int] = []
@@ -169,7 +173,7 @@ class _Import:
         rows = text.table.num_rows
         if "student_id" in text.table.column_names:
             self._leave_out_erased(name, text)
-        check = Checker(text, name, self.report, self.latest)
+        check = Checker(text, name, self.report, self.today)
         self.report.read[text.path.name].rows += rows - text.table.num_rows
         return check
 
@@ -194,7 +198,8 @@ class _Import:
     # Each of these reads one file: checks, then the rows that passed go to the loader.
 
     def _import_institutions(self, check: Checker) -> None:
-        ids = check.ids("institution_id", required=True)
+        ids = check.text("institution_id")
+        check.refuse(ids.is_null(), "institution_id", "missing")
         check.each("institution_id", _complain_of_id)
         check.unique(pa.nulls(check.rows, pa.int32()), "institution_id")
         check.each("time_zone", _complain_of_zone)
@@ -271,6 +276,11 @@ class _Import:
         self._find(check, owners, "student", required=True)
         self._find(check, owners, "campus", required=False)
         check.unique(owners, "class_id", "student_id")
+        enrolled = check.dates("enrolled_on", required=False)
+        withdrawn = check.dates("withdrawn_on", required=False)
+        check.refuse(
+            pc.less(withdrawn, enrolled), "withdrawn_on", "the student is withdrawn before enrolled"
+        )
         self._merge(
             check,
             {
@@ -278,8 +288,8 @@ class _Import:
                 "class_id": check.text("class_id"),
                 "student_id": check.text("student_id"),
                 "campus_id": check.text("campus_id"),
-                "enrolled_on": check.dates("enrolled_on", required=False),
-                "withdrawn_on": check.dates("withdrawn_on", required=False),
+                "enrolled_on": enrolled,
+                "withdrawn_on": withdrawn,
             },
         )
 
@@ -343,6 +353,7 @@ class _Import:
         loading.ensure_months(self.database, (month.date() for month in months))
         owners = rows["institution_key"]
         self.report.add_written("student_points", Written())
+        self._note_early_events(rows)
         done = 0
         for key in sorted(pc.unique(owners).to_pylist()):
             mine = rows.filter(pc.equal(owners, key)).drop_columns(["institution_key"])
@@ -359,6 +370,15 @@ class _Import:
             written = loading.load_points(self.connection, key, batches())
             self.report.add_written("student_points", written)
             done += mine.num_rows
+
+    def _note_early_events(self, rows: pa.Table) -> None:
+        if self.start_day is None:
+            return
+        for institution in institutions.every(self.connection):
+            mine = rows.filter(pc.equal(rows["institution_key"], institution.key))
+            note = describe_early_events(institution, mine["occurred_at"], self.start_day)
+            if note:
+                self.report.notes.append(note)
 
     def _merge(self, check: Checker, columns: dict[str, pa.Array]) -> None:
         rows = check.passed(pa.table(columns))
@@ -390,7 +410,7 @@ class _Import:
             self.known[dimension] = Keys.read(self.connection, dimension, self.institution_keys)
         at = self.known[dimension].find(owners, ids)
         unknown = pc.and_(pc.and_(ids.is_valid(), owners.is_valid()), at.is_null())
-        check.refuse(unknown, column, f"unknown {dimension}")
+        check.refuse_unknown(unknown, column, dimension)
         return at
 
     def _keys(self, dimension: str, at: pa.Array) -> pa.Array:
@@ -408,24 +428,23 @@ def _complain_of_id(value: str | None) -> str | None:
 
 
 def _complain_of_zone(value: str | None) -> str | None:
-    return None if value is None else _complain_of(time_zone=value)
+    if value is None:
+        return None
+    try:
+        load_zone(value)
+    except LeaderboardError as error:
+        return f"{error.thing}; {error.remedy}"
+    return None
 
 
 def _complain_of_metadata(value: str | None) -> str | None:
     if value is None:
         return None
     try:
-        metadata = json.loads(value)
-    except ValueError:
-        return "no JSON"
-    return _complain_of(metadata=metadata) if isinstance(metadata, dict) else "no JSON object"
-
-
-def _complain_of(
-    time_zone: str = "UTC", metadata: Mapping[str, object] | None = None
-) -> str | None:
-    try:
-        Institution(0, "", "", "ACTIVE", time_zone, metadata=metadata or {}).validate()
-    except LeaderboardError as error:
+        validate_settings(Institution(0, "", "", "ACTIVE", "UTC", metadata=parse_metadata(value)))
+    except InvalidSetting as error:
+        # Which institution it is says the row.
         return f"{error.thing.partition(': ')[2]}; {error.remedy}"
+    except LeaderboardError as error:
+        return f"{error.thing}; {error.remedy}"
     return None

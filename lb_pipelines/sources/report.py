@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv
 
 REFUSAL_SCHEMA = pa.schema(
@@ -84,6 +85,19 @@ class ImportReport:
         left_out = sum(table.left_out for table in self.written.values())
         if left_out:
             self.notes.append(f"{left_out:,} rows of erased students left out")
+
+    def order_refusals(self) -> None:
+        """Bring the refusals into the order of the files as they were read, and of their lines."""
+        files = pa.array(list(self.read), pa.string())
+        keys = pa.table(
+            {
+                "file": pc.index_in(self.refusals["file"], value_set=files),
+                "line": self.refusals["line"],
+            }
+        )
+        by_line = [("file", "ascending"), ("line", "ascending")]
+        # Stable: what is wrong with one row stays in the order of its checks.
+        self.refusals = self.refusals.take(pc.sort_indices(keys, sort_keys=by_line))
 
     def first_refusals(self, count: int = SHOWN) -> list[dict[str, Any]]:
         """The first refusals as dictionaries of file, line, column, value and reason."""
