@@ -841,6 +841,16 @@ def test_the_id_of_an_institution_cannot_be_changed(district: District) -> None:
     district.execute("UPDATE lb.institutions SET id = 'school' WHERE institution_key = %(i)s")
 
 
+def test_an_import_says_how_many_days_a_changed_zone_takes(district: District) -> None:
+    for zone, notes in (("UTC", 0), ("Asia/Tokyo", 1), ("Asia/Tokyo", 0)):
+        row = {"institution_id": "school", "name": "school", "time_zone": zone}
+        report = plain.import_directory(district.database, district.write_csv("institutions", row))
+        assert len(report.notes) == notes
+        assert all("school: its time zone is Asia/Tokyo now" in note for note in report.notes)
+        # The day before the first event is aggregated too.
+        assert all("its 21 materialized days are stale" in note for note in report.notes)
+
+
 def test_a_zone_that_got_in_by_sql_stops_its_institution_alone(district: District) -> None:
     school = oracle.renamed(worlds.make_school(1, events=5), "other")
     other = worlds.load(district.database, school)

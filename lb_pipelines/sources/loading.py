@@ -185,6 +185,16 @@ def institutions(connection: Connection) -> dict[str, tuple[int, str]]:
     return {id: (key, status) for id, key, status in queries.imports.institution_keys(connection)}
 
 
+def describe_changed_zones(connection: Connection) -> list[str]:
+    """What changes of zones in this transaction will take: every day is cut again by the new one."""
+    return [
+        f"{id}: its time zone is {zone} now, so its {days:,} materialized days are stale;"
+        " late_events_sensor has them made again"
+        for id, zone, days in queries.imports.changed_zones(connection)
+        if days
+    ]
+
+
 @dataclass(frozen=True)
 class Keys:
     """The keys of one dimension of some institutions, looked up by institution and id."""

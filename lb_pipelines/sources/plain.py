@@ -215,6 +215,7 @@ class _Import:
             "metadata": check.text("metadata"),
         }
         self._merge(check, rows)
+        self.report.notes += loading.describe_changed_zones(self.connection)
 
     def _import_campuses(self, check: Checker) -> None:
         self._import_named(check, "campus_id")

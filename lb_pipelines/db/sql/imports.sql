@@ -291,3 +291,13 @@ WHERE (p.student_key, p.class_key, p.subject_key, p.campus_key, p.amount, p.stat
 
 -- name: has_schema()$
 SELECT to_regclass('lb.student_points') IS NOT NULL;
+
+-- name: changed_zones()
+-- Institutions whose zone this transaction has changed, with how many days are materialized.
+SELECT i.id, i.time_zone, count(DISTINCT m.day)
+FROM lb.input_changes c
+JOIN lb.institutions i USING (institution_key)
+LEFT JOIN lb.materialized_days m USING (institution_key)
+WHERE c.version IS NULL AND c.input = 'time_zone'
+GROUP BY i.id, i.time_zone
+ORDER BY i.id;
