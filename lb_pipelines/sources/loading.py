@@ -186,7 +186,7 @@ def institutions(connection: Connection) -> dict[str, tuple[int, str]]:
 
 
 def describe_changed_zones(connection: Connection) -> list[str]:
-    """What changes of zones in this transaction will take: every day is cut again by the new one."""
+    """What the changed zones of this transaction will take: all days are cut again."""
     return [
         f"{id}: its time zone is {zone} now, so its {days:,} materialized days are stale;"
         " late_events_sensor has them made again"
