@@ -181,10 +181,11 @@ def test_exactly_what_is_affected_is_stale_and_nothing_once_it_is_redone(
         changed = some_changes(chance, school, number)
         ids = {event.id for event in changed}
         before = [event for event in school.events if event.id in ids]
+        began = min(school.days, default=date.max)
         school = change(database, institution, school, changed)
         # Also those before and after that a board needed.
         made_of["point_aggregates"] = known_days(database, institution)
-        expected = expected_stale_days(school, [*before, *changed], made_of)
+        expected = expected_stale_days(school, [*before, *changed], made_of, began)
         assert all_days_of(find_stale_days(database, institution)) == expected
         for range_ in find_stale_days(database, institution).get("point_aggregates", ()):
             aggregate(database, institution, range_)
@@ -210,19 +211,22 @@ def all_days_of(stale: staleness.StaleDays) -> dict[str, set[date]]:
 
 
 def expected_stale_days(
-    school: School, events: Iterable[Event], made_of: Mapping[str, set[date]]
+    school: School, events: Iterable[Event], made_of: Mapping[str, set[date]], began: date
 ) -> dict[str, set[date]]:
-    """The days of each asset that these events, which came or went, can touch."""
+    """The days of each asset that these events, which came or went, can touch.
+
+    `began`: the day of the first event before, with which every all-time window begins.
+    """
     active = [event for event in events if event.status == "ACTIVE"]
-    expected = {"point_aggregates": local_days(school, active) & made_of["point_aggregates"]}
+    days = local_days(school, active)
+    expected = {"point_aggregates": days & made_of["point_aggregates"]}
     for asset, made in made_of.items():
-        of_type = (
-            [e for e in active if e.reference(asset.partition("_")[0].upper())]
-            if (asset != "point_aggregates")
-            else []
-        )
-        if of_type:
-            first = min(local_days(school, of_type))
+        type, _, kind = asset.partition("_")
+        touching = [e for e in active if type != "point" and e.reference(type.upper())]
+        first = min(local_days(school, touching), default=date.max)
+        if kind == "snapshots" and days and min(days) <= began:
+            first = min(days)
+        if asset != "point_aggregates":
             expected[asset] = {day for day in made if day >= first}
     return {asset: days for asset, days in expected.items() if days}
 

@@ -152,7 +152,10 @@ def _write_day(
     fresh = digest.digest()
     stored = repository.find_stored(connection, institution, day)
     changed = stored is None or stored[0] != fresh
-    types = _find_changed_types(connection, institution, day, cells) if changed else ()
+    types: Sequence[BoardType] = ()
+    if changed:
+        before = None if stored is None else _read_cells(connection, institution, day)
+        types = _find_changed_types(before, cells)
     if changed:
         repository.replace(connection, institution, day, read, cells, fresh, provenance.run_id)
     else:
@@ -168,7 +171,6 @@ def _write_day(
         run_id=provenance.run_id,
         code_version=provenance.code_version,
     )
-    input_changes.reopen(connection, institution, day_read.inputs.through_version)
     input_changes.note_aggregate(
         connection,
         institution,
@@ -202,14 +204,15 @@ _COLUMN_OF = {
 }
 
 
-def _find_changed_types(
-    connection: Connection, institution: Institution, day: date, cells: Cells
-) -> Sequence[BoardType]:
-    """The types of boards of which some student has other points with these cells of a day than
-    with the stored ones.
-    """
+def _read_cells(connection: Connection, institution: Institution, day: date) -> Cells | None:
     stored = repository.cells_of_days(connection, institution, DayRange(day, day))
-    before = next((of_day for _, of_day in stored), None)
+    return next((of_day for _, of_day in stored), None)
+
+
+def _find_changed_types(before: Cells | None, cells: Cells) -> Sequence[BoardType]:
+    """The types of boards of which some student has other points with these cells of a day than
+    with those before; None: no cells.
+    """
     return [
         type
         for type, column in _COLUMN_OF.items()

@@ -26,7 +26,7 @@ from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.windows import Boards
 from lb_pipelines.core.words import BoardType, Granularity
 from lb_pipelines.db.engine import Connection, Database
-from lb_pipelines.db.repositories import input_changes, ledger, snapshot_months, writers
+from lb_pipelines.db.repositories import ledger, snapshot_months, writers
 from lb_pipelines.db.repositories.boards import Columns, Replaced
 from lb_pipelines.db.repositories.versions import raise_versions
 from lb_pipelines.errors import PassOvertaken
@@ -253,8 +253,6 @@ class _Writer:
                 code_version=self.provenance.code_version,
             )
             if claimed:
-                version = prepared.origin.inputs.through_version
-                input_changes.reopen(connection, self.institution, version)
                 replaced = product.replace(
                     connection, self.institution, product.type, day, prepared.columns()
                 )

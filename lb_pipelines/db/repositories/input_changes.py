@@ -82,15 +82,6 @@ def find_stale_aggregates(
     )
 
 
-def reopen(connection: Connection, institution: Institution, through_version: int) -> None:
-    """Take back that changes after this version are settled: a day made from older inputs is
-    being written. In the transaction that writes it, beside other writers.
-    """
-    queries.input_changes.reopen(
-        connection, institution_key=institution.key, through_version=through_version
-    )
-
-
 def settle(database: Database, institution: Institution, now: datetime) -> bool:
     """Note that nothing materialized is older than the changes so far; False where something is,
     or where somebody is writing the institution's boards at this moment.
@@ -134,12 +125,7 @@ def note_aggregate(
         "ends_at": inputs.ends_at,
     }
     if changed and not queries.input_changes.explains(connection, **span):
-        queries.input_changes.enter_aggregates(
-            connection,
-            institution_key=institution.key,
-            types=[type.value for type in changed],
-            day=day,
-        )
+        queries.input_changes.enter_aggregates(connection, institution_key=institution.key, day=day)
     if not before or not is_contiguous or before == inputs.through_version:
         return
     span["through_version"] = inputs.through_version

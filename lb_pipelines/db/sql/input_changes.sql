@@ -20,12 +20,25 @@ WHERE EXISTS (
 -- name: stale_days(institution_keys)
 -- By institution and asset the materialized days that are older than a change which can touch them.
 WITH open_changes AS MATERIALIZED (
-    SELECT c.institution_key, c.version, c.assets, c.first_at, c.last_at, c.first_day, c.last_day
+    SELECT c.institution_key, c.version, c.first_at, c.last_at, c.first_day, c.last_day,
+           -- The day of the first event is the first of every all-time window, whatever boards that
+           -- event is on.
+           CASE WHEN c.input = 'events' AND c.first_at < coalesce(began.ends_at, 'infinity')
+                THEN c.assets || ARRAY['class_snapshots', 'subject_snapshots', 'campus_snapshots']
+                ELSE c.assets END AS assets
     FROM unnest(CAST(:institution_keys AS integer[])) AS i (institution_key)
     CROSS JOIN LATERAL (
         SELECT max(m.ends_at) AS ends_at FROM lb.materialized_days m
         WHERE m.institution_key = i.institution_key
     ) AS made
+    LEFT JOIN LATERAL (
+        SELECT m.ends_at
+        FROM lb.point_aggregates a JOIN lb.materialized_days m
+          ON m.institution_key = i.institution_key AND m.asset = 'point_aggregates'
+         AND m.day = a.day
+        WHERE a.institution_key = i.institution_key AND a.cells > 0
+        ORDER BY a.day LIMIT 1
+    ) AS began ON true
     JOIN lb.input_changes c ON c.institution_key = i.institution_key
     WHERE c.settled_at IS NULL AND c.version IS NOT NULL
       AND (c.first_at IS NULL OR c.first_at < made.ends_at)
@@ -72,12 +85,6 @@ WHERE c.institution_key = :institution_key AND c.settled_at IS NULL AND c.versio
            AND m.begins_at <= c.last_at))
 GROUP BY m.day
 ORDER BY m.day;
-
--- name: reopen(institution_key, through_version)!
--- For a day that is written from inputs older than a change that was settled meanwhile.
-UPDATE lb.input_changes SET settled_at = NULL
-WHERE institution_key = :institution_key AND version > :through_version
-  AND settled_at IS NOT NULL;
 
 -- name: settle(institution_key, through_version)!
 UPDATE lb.input_changes SET settled_at = now()
@@ -128,6 +135,6 @@ SELECT NOT EXISTS (
           AND 'point_aggregates' = ANY (assets)
           AND (first_at IS NULL OR (first_at < :ends_at AND last_at >= :begins_at)));
 
--- name: enter_aggregates(institution_key, types, day)$
-SELECT lb.enter_change(:institution_key, 'aggregates', CAST(:types AS text[]),
+-- name: enter_aggregates(institution_key, day)$
+SELECT lb.enter_change(:institution_key, 'aggregates', ARRAY['CLASS', 'SUBJECT', 'CAMPUS'],
     ARRAY['daily', 'weekly', 'monthly', 'term', 'all-time'], CAST(:day AS date));

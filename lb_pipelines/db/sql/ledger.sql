@@ -1,7 +1,13 @@
 -- What has been materialized, and from which state of the events.
 
 -- name: claim(institution_key, asset, day, through_revision, through_version, begins_at, ends_at, boards, run_id, code_version)$
--- Locks the day for this transaction. No row comes back where a later state already stands.
+-- Locks the day for this transaction. No row comes back where a later state already stands. Changes
+-- that the day's inputs do not hold are open again: they were settled when this day was not there.
+WITH reopened AS (
+    UPDATE lb.input_changes SET settled_at = NULL
+    WHERE institution_key = :institution_key AND version > :through_version
+      AND settled_at IS NOT NULL
+)
 INSERT INTO lb.materialized_days AS m (
     institution_key, asset, day, through_revision, through_version, begins_at, ends_at, boards,
     run_id, code_version)
