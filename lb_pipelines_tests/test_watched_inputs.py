@@ -38,6 +38,7 @@ from lb_pipelines.materialize.results import DayResult, Provenance
 from lb_pipelines.materialize.staleness import find_stale_days
 from lb_pipelines.sources import plain
 from lb_pipelines_tests import oracle, worlds
+from lb_pipelines_tests.test_staleness import waiting
 
 RUN = Provenance("run")
 ZONES = ("Europe/London", "America/New_York", "Asia/Tokyo", "Pacific/Apia", "Asia/Kolkata")
@@ -800,6 +801,21 @@ def test_a_change_that_is_not_committed_yet_is_seen_by_whoever_reads_later(
     stale = find_stale_days(database, institution)
     assert stale[aggregates.ASSET] == march(11, 11)
     assert stale["class_snapshots"] == march(11)
+
+
+def test_a_version_is_drawn_only_once_those_before_it_are_visible(district: District) -> None:
+    """One has drawn its version and is about to commit; a second one of the institution waits."""
+    with district.database.transaction() as connection:
+        connection.execute("DELETE FROM lb.student_points WHERE event_id = 'e11 s1'")
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        statement = "DELETE FROM lb.student_points WHERE event_id = 'e13 s1'"
+        with waiting(district.database, lambda: district.execute(statement)):
+            connection.commit()
+    versions = district.rows(
+        "SELECT first_at, version FROM lb.input_changes"
+        " WHERE institution_key = %(i)s AND settled_at IS NULL ORDER BY version"
+    )
+    assert [first.day for first, _ in versions] == [11, 13]
 
 
 def test_writers_of_many_institutions_in_any_order_do_not_lock_each_other_out(
