@@ -43,48 +43,76 @@ WITH open_changes AS MATERIALIZED (
     WHERE c.settled_at IS NULL AND c.version IS NOT NULL
       AND (c.first_at IS NULL OR c.first_at < made.ends_at)
 ), changes_of_boards AS MATERIALIZED (
-    SELECT institution_key, asset, version, min(first_at) AS first_at, first_day, last_day
-    FROM open_changes CROSS JOIN LATERAL unnest(assets) AS asset
-    WHERE asset <> 'point_aggregates'
-    GROUP BY institution_key, asset, version, first_day, last_day
+    -- By events a board is older than the newest change before the end of its day: what is left are
+    -- those changes that are newer than all before them.
+    SELECT institution_key, asset, version, first_at
+    FROM (
+        SELECT institution_key, asset, version, first_at,
+               max(version) OVER (
+                   PARTITION BY institution_key, asset ORDER BY first_at, version DESC
+                   ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest_before
+        FROM open_changes CROSS JOIN LATERAL unnest(assets) AS asset
+        WHERE first_at IS NOT NULL AND asset <> 'point_aggregates'
+    ) AS c
+    WHERE newest_before IS NULL OR version > newest_before
 ), stale AS (
     SELECT m.institution_key, m.asset, m.day
     FROM open_changes c
     JOIN lb.materialized_days m
       ON m.institution_key = c.institution_key AND m.asset = 'point_aggregates'
-     AND m.through_version < c.version AND m.day BETWEEN coalesce(c.first_day, '-infinity') AND coalesce(c.last_day, 'infinity')
-    WHERE 'point_aggregates' = ANY (c.assets)
-      AND (c.first_at IS NULL
-           -- The second bound is there for the index: no day is longer than that.
-           OR (m.ends_at > c.first_at AND m.ends_at < c.last_at + interval '4 days'
-               AND m.begins_at <= c.last_at))
+     AND m.through_version < c.version
+     -- No day is longer than that; the bound is there for the index.
+     AND m.ends_at > c.first_at AND m.ends_at < c.last_at + interval '4 days'
+     AND m.begins_at <= c.last_at
+    WHERE c.first_at IS NOT NULL AND 'point_aggregates' = ANY (c.assets)
     UNION ALL
     SELECT m.institution_key, m.asset, m.day
     FROM changes_of_boards c
     JOIN lb.materialized_days m
       ON m.institution_key = c.institution_key AND m.asset = c.asset
-     AND m.through_version < c.version AND m.day BETWEEN coalesce(c.first_day, '-infinity') AND coalesce(c.last_day, 'infinity')
-     AND (c.first_at IS NULL OR m.ends_at > c.first_at)
+     AND m.through_version < c.version AND m.ends_at > c.first_at
+    UNION ALL
+    SELECT m.institution_key, m.asset, m.day
+    FROM open_changes c
+    JOIN lb.materialized_days m
+      ON m.institution_key = c.institution_key AND m.asset = ANY (c.assets)
+     AND m.through_version < c.version
+     AND m.day BETWEEN coalesce(c.first_day, '-infinity') AND coalesce(c.last_day, 'infinity')
+    WHERE c.first_at IS NULL
 )
 SELECT institution_key, asset, range_agg(daterange(day, day, '[]'))
-FROM stale
+FROM (SELECT DISTINCT institution_key, asset, day FROM stale) AS days
 GROUP BY institution_key, asset;
 
 -- name: stale_aggregates(institution_key, last)
 -- Aggregated days up to a last one that are older than a change of their events, and the first
 -- version of such a change.
-SELECT m.day, min(c.version)
-FROM lb.input_changes c
-JOIN lb.materialized_days m
-  ON m.institution_key = :institution_key AND m.asset = 'point_aggregates' AND m.day <= :last
- AND m.through_version < c.version AND m.day BETWEEN coalesce(c.first_day, '-infinity') AND coalesce(c.last_day, 'infinity')
-WHERE c.institution_key = :institution_key AND c.settled_at IS NULL AND c.version IS NOT NULL
-  AND 'point_aggregates' = ANY (c.assets)
-  AND (c.first_at IS NULL
-       OR (m.ends_at > c.first_at AND m.ends_at < c.last_at + interval '4 days'
-           AND m.begins_at <= c.last_at))
-GROUP BY m.day
-ORDER BY m.day;
+SELECT day, min(version)
+FROM (
+    SELECT m.day, c.version
+    FROM lb.input_changes c
+    JOIN lb.materialized_days m
+      ON m.institution_key = :institution_key AND m.asset = 'point_aggregates'
+     AND m.through_version < c.version
+     AND m.ends_at > c.first_at AND m.ends_at < c.last_at + interval '4 days'
+     AND m.begins_at <= c.last_at
+    WHERE c.institution_key = :institution_key AND c.settled_at IS NULL
+      AND c.version IS NOT NULL AND 'point_aggregates' = ANY (c.assets)
+      AND c.first_at IS NOT NULL
+    UNION ALL
+    SELECT m.day, c.version
+    FROM lb.input_changes c
+    JOIN lb.materialized_days m
+      ON m.institution_key = :institution_key AND m.asset = 'point_aggregates'
+     AND m.through_version < c.version
+     AND m.day BETWEEN coalesce(c.first_day, '-infinity') AND coalesce(c.last_day, 'infinity')
+    WHERE c.institution_key = :institution_key AND c.settled_at IS NULL
+      AND c.version IS NOT NULL AND 'point_aggregates' = ANY (c.assets)
+      AND c.first_at IS NULL
+) AS stale
+WHERE day <= :last
+GROUP BY day
+ORDER BY day;
 
 -- name: settle(institution_key, through_version)!
 UPDATE lb.input_changes SET settled_at = now()

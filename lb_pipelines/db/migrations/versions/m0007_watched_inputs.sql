@@ -82,10 +82,13 @@ BEGIN
     PERFORM pg_advisory_xact_lock(x'6c76'::integer, k.institution_key)
     FROM (SELECT DISTINCT institution_key FROM lb.input_changes
           WHERE version IS NULL ORDER BY institution_key) AS k;
+    -- MATERIALIZED: one version per institution, not one per row.
+    WITH versions AS MATERIALIZED (
+        SELECT institution_key, nextval('lb.input_versions') AS version
+        FROM (SELECT DISTINCT institution_key FROM lb.input_changes WHERE version IS NULL) AS k
+    )
     UPDATE lb.input_changes c SET version = v.version
-    FROM (SELECT institution_key, nextval('lb.input_versions') AS version
-          FROM (SELECT DISTINCT institution_key FROM lb.input_changes WHERE version IS NULL) AS k
-         ) AS v
+    FROM versions v
     WHERE c.institution_key = v.institution_key AND c.version IS NULL;
     RETURN NULL;
 END
