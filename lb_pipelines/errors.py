@@ -79,6 +79,28 @@ class InvalidInstitution(LeaderboardError):
     """A column of an institution that cannot be used (id, zone, start month)."""
 
 
+class InstitutionLocked(LeaderboardError):
+    """Data of an institution that another session kept locked for too long."""
+
+    def __init__(self, institution_id: str, reason: str) -> None:
+        super().__init__(
+            f"Institution {institution_id!r} could not be asked in time ({reason})",
+            "If another session holds its locks (pg_stat_activity, pg_blocking_pids), end it or "
+            "wait for it; then run again",
+        )
+
+
+class UnreadableInstitution(LeaderboardError):
+    """Data of an institution that cannot be, so that nothing follows from it."""
+
+    def __init__(self, institution_id: str, reason: str) -> None:
+        super().__init__(
+            f"Institution {institution_id!r} has data that cannot be used ({reason})",
+            "Correct what was written to its rows by hand (a date beyond the year 9999, a value of "
+            "the wrong kind), then run again",
+        )
+
+
 class UnknownZone(LeaderboardError):
     """A name that is no time zone of the pinned `tzdata` package."""
 

@@ -35,20 +35,23 @@ from lb_pipelines.cli.options import (
 from lb_pipelines.cli.telling import (
     REFUSED,
     AsJson,
-    Refused,
     errors,
     errors_told,
     examples,
+    failures_as_json,
     listing,
     plain,
     say,
     size,
+    tell_failures,
 )
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.retention import PlannedSweep
+from lb_pipelines.db.each_institution import WRITE_LOCK_TIMEOUT, ask_each, with_short_waits
 from lb_pipelines.db.repositories import archive as repository
 from lb_pipelines.db.repositories import archive_ledger
 from lb_pipelines.db.repositories.archive import ArchivedSnapshot, Moved
+from lb_pipelines.db.repositories.archive_ledger import ArchiveRun
 from lb_pipelines.retention import planning, sweeping, verifying
 from lb_pipelines.retention.sweeping import Swept
 from lb_pipelines.retention.verifying import ArchiveVerdict
@@ -80,25 +83,24 @@ def plan(
 
     Nothing is moved.
     """
-    refused = Refused()
     with errors_told(as_json), database_opened() as database:
 
         def planned(institution: Institution) -> list[PlannedSweep]:
             return planning.plan(
-                database,
+                with_short_waits(database),
                 institution,
                 day(today) or today_of(institution),
                 granularities_of(granularities),
             )
 
-        parts = refused.each(chosen(database, institution_ids), planned)
-        lines = [line for part in parts for line in part]
+        answers, failures = ask_each(chosen(database, institution_ids), planned)
+    lines = [line for of_one in answers.values() for line in of_one]
     say(
-        {"dryRun": True, "plan": lines, "refused": refused.as_json()},
+        {"dryRun": True, "plan": lines, "refused": failures_as_json(failures)},
         as_json,
         *_plan_shown(lines),
     )
-    refused.tell(as_json)
+    tell_failures(failures, as_json)
 
 
 @app.command(
@@ -125,16 +127,14 @@ def run(
         if not as_json:
             say({}, False, "Nothing was moved: add --execute to archive it.")
         return
-    refused = Refused()
     who = actor(by)
     with errors_told(as_json), database_opened() as database, shown(errors(as_json)) as progress:
 
         def swept(institution: Institution) -> list[Swept]:
             today = today_of(institution)
+            patient = database.with_timeouts(lock=WRITE_LOCK_TIMEOUT)
             done = []
-            for line in planning.plan(
-                database, institution, today, granularities_of(granularities)
-            ):
+            for line in planning.plan(patient, institution, today, granularities_of(granularities)):
                 moved = 0
 
                 def count(batch: Moved, line: PlannedSweep = line) -> None:
@@ -145,16 +145,16 @@ def run(
                 if line.rows:
                     done.append(
                         sweeping.sweep(
-                            database, institution, line.granularity, today, who, on_batch=count
+                            patient, institution, line.granularity, today, who, on_batch=count
                         )
                     )
             return done
 
-        parts = refused.each(chosen(database, institution_ids), swept)
-        lines = [line for part in parts for line in part]
+        answers, failures = ask_each(chosen(database, institution_ids), swept)
+    lines = [line for of_one in answers.values() for line in of_one]
     left = sum(line.left for line in lines)
     say(
-        {"dryRun": False, "sweeps": lines, "refused": refused.as_json()},
+        {"dryRun": False, "sweeps": lines, "refused": failures_as_json(failures)},
         as_json,
         listing(
             "Archived",
@@ -177,7 +177,7 @@ def run(
         else "Nothing had expired.",
         *([f"{left:,} rows were being written by others: run it again."] if left else []),
     )
-    refused.tell(as_json)
+    tell_failures(failures, as_json)
 
 
 @app.command(
@@ -266,15 +266,18 @@ def runs(
 ) -> None:
     """The ledger of sweeps, restores and imports: who moved what, when, with which digest."""
     with errors_told(as_json), database_opened() as database:
-        institutions = chosen(database, institution_ids)
-        with database.transaction(snapshot=True) as connection:
-            found = [
-                (institution.id, line)
-                for institution in institutions
-                for line in archive_ledger.latest(connection, institution, at_most=limit)
-            ]
+
+        def latest(institution: Institution) -> list[ArchiveRun]:
+            with with_short_waits(database).transaction() as connection:
+                return archive_ledger.latest(connection, institution, at_most=limit)
+
+        answers, failures = ask_each(chosen(database, institution_ids), latest)
+    found = [(id, line) for id, lines in answers.items() for line in lines]
     say(
-        {"runs": [{"institutionId": id, **plain(line)} for id, line in found]},
+        {
+            "runs": [{"institutionId": id, **plain(line)} for id, line in found],
+            "refused": failures_as_json(failures),
+        },
         as_json,
         listing(
             "Runs of the archive",
@@ -301,6 +304,7 @@ def runs(
             ),
         ),
     )
+    tell_failures(failures, as_json)
 
 
 @app.command(
@@ -320,33 +324,32 @@ def verify(
     Every original that is marked ARCHIVED has one copy with an equal hash, nothing ACTIVE has one,
     and a copy without an original was purged or imported.
     """
-    refused = Refused()
     with errors_told(as_json):
         days = day_range(first_day, last_day)
     with errors_told(as_json), database_opened() as database:
 
-        def verified(institution: Institution) -> tuple[str, ArchiveVerdict]:
-            return institution.id, verifying.verify(database, institution, days)
+        def verified(institution: Institution) -> ArchiveVerdict:
+            return verifying.verify(with_short_waits(database), institution, days)
 
-        verdicts = list(refused.each(chosen(database, institution_ids), verified))
+        verdicts, failures = ask_each(chosen(database, institution_ids), verified)
     say(
         {
             "verdicts": [
                 {"institutionId": id, "wrong": verdict.wrong, **plain(verdict)}
-                for id, verdict in verdicts
+                for id, verdict in verdicts.items()
             ],
-            "refused": refused.as_json(),
+            "refused": failures_as_json(failures),
         },
         as_json,
         listing(
             "Archive against originals",
             "Institution, Originals, Copies, Missing, Differing, Active, Doubled, Unexplained, "
             "Example",
-            ((id, *vars(verdict).values()) for id, verdict in verdicts),
+            ((id, *vars(verdict).values()) for id, verdict in verdicts.items()),
         ),
     )
-    refused.tell(as_json)
-    if any(verdict.wrong for _, verdict in verdicts):
+    tell_failures(failures, as_json)
+    if any(verdict.wrong for verdict in verdicts.values()):
         if not as_json:
             errors(False).print(
                 "[bold red]The archive contradicts itself[/]: see the counts above.\n"

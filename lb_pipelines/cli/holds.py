@@ -18,9 +18,19 @@ from lb_pipelines.cli.options import (
     day,
     day_option,
 )
-from lb_pipelines.cli.telling import AsJson, Refused, errors_told, examples, listing, plain, say
+from lb_pipelines.cli.telling import (
+    AsJson,
+    errors_told,
+    examples,
+    failures_as_json,
+    listing,
+    plain,
+    say,
+    tell_failures,
+)
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.words import BoardType
+from lb_pipelines.db.each_institution import ask_each, with_short_waits
 from lb_pipelines.db.repositories import holds as ledger
 from lb_pipelines.retention import holding
 
@@ -97,19 +107,18 @@ def list_holds(
     as_json: AsJson = False,
 ) -> None:
     """Show the holds in force: what they cover, until when, by whom and why."""
-    refused = Refused()
 
     def entries(institution: Institution) -> list[ledger.HoldEntry]:
         today = today_of(institution)
-        with database.transaction() as connection:
+        with with_short_waits(database).transaction() as connection:
             found = ledger.every(connection, institution)
         return [entry for entry in found if every or entry.hold.in_force(today)]
 
     with errors_told(as_json), database_opened() as database:
-        institutions = chosen(database, institution_ids)
-        found = [entry for part in refused.each(institutions, entries) for entry in part]
+        answers, failures = ask_each(chosen(database, institution_ids), entries)
+    found = [entry for of_one in answers.values() for entry in of_one]
     say(
-        {"holds": [_told(entry) for entry in found], "refused": refused.as_json()},
+        {"holds": [_told(entry) for entry in found], "refused": failures_as_json(failures)},
         as_json,
         listing(
             "Legal holds",
@@ -130,7 +139,7 @@ def list_holds(
             ),
         ),
     )
-    refused.tell(as_json)
+    tell_failures(failures, as_json)
 
 
 def _told(entry: ledger.HoldEntry) -> dict[str, object]:

@@ -16,13 +16,14 @@ from lb_pipelines.cli.access import chosen, database_opened
 from lb_pipelines.cli.options import InstitutionIds, board_day_option, day
 from lb_pipelines.cli.telling import (
     AsJson,
-    Refused,
     errors_told,
     examples,
+    failures_as_json,
     listing,
     plain,
     say,
     size,
+    tell_failures,
 )
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db.engine import Database
@@ -61,7 +62,7 @@ def missing(
         from lb_pipelines.orchestration import reports
 
         with _record(database) as record_in:
-            found, errors = reports.look_everywhere(
+            answers, failures = reports.look_everywhere(
                 database,
                 record_in,
                 chosen(database, institution_ids),
@@ -70,7 +71,7 @@ def missing(
                 first=day(first),
                 last=day(last),
             )
-        refused = Refused(errors)
+        found = list(answers.values())
         totals = reports.totals(found)
         sources = "the database and Dagster" if record_in else "the database alone"
         expected = sum(one.expected for one in found)
@@ -90,7 +91,7 @@ def missing(
                     }
                     for one in found
                 ],
-                "refused": refused.as_json(),
+                "refused": failures_as_json(failures),
             },
             as_json,
             *(
@@ -117,7 +118,7 @@ def missing(
             ),
             f"{expected:,} partitions expected, by {sources}: {told or 'all there'}.",
         )
-        refused.tell(as_json)
+        tell_failures(failures, as_json)
 
 
 def preview(
@@ -141,7 +142,7 @@ def preview(
         from lb_pipelines.orchestration.run_log import duration
 
         with _record(database) as record_in:
-            found, errors = reports.preview_everywhere(
+            answers, failures = reports.preview_everywhere(
                 database,
                 record_in,
                 chosen(database, institution_ids),
@@ -149,7 +150,7 @@ def preview(
                 DayRange(first.date(), last.date()),
                 datetime.now(UTC),
             )
-        refused = Refused(errors)
+        found = list(answers.values())
         every = [asset for one in found for asset in one.assets]
         notes = [
             f"{one.institution_id}: {one.to_aggregate:,} earlier days are aggregated first"
@@ -161,7 +162,7 @@ def preview(
             if one.not_over
         ]
         say(
-            {"institutions": found, "refused": refused.as_json()},
+            {"institutions": found, "refused": failures_as_json(failures)},
             as_json,
             listing(
                 "A backfill would make",
@@ -184,7 +185,7 @@ def preview(
             f"{preview_spoken(every)}.",
             *notes,
         )
-        refused.tell(as_json)
+        tell_failures(failures, as_json)
 
 
 @contextmanager

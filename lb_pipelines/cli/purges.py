@@ -15,17 +15,19 @@ from lb_pipelines.cli.access import chosen, database_opened, today_of
 from lb_pipelines.cli.options import By, Execute, InstitutionIds, actor, day, day_option
 from lb_pipelines.cli.telling import (
     AsJson,
-    Refused,
     errors,
     errors_told,
     examples,
+    failures_as_json,
     listing,
     plain,
     say,
     size,
+    tell_failures,
 )
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.retention import RetentionPolicy
+from lb_pipelines.db.each_institution import WRITE_LOCK_TIMEOUT, ask_each, with_short_waits
 from lb_pipelines.retention import purging
 from lb_pipelines.retention.purging import PlannedPurge, Purged
 from lb_pipelines.settings import Settings
@@ -49,18 +51,19 @@ def plan(
 
     Of institutions that purge, or of those named. Nothing is detached or dropped.
     """
-    refused = Refused()
     with errors_told(as_json), database_opened() as database:
 
         def planned(institution: Institution) -> list[PlannedPurge]:
             if not institution_ids and RetentionPolicy.of(institution).purge_grace is None:
                 return []
-            return purging.plan_purges(database, institution, day(today) or today_of(institution))
+            return purging.plan_purges(
+                with_short_waits(database), institution, day(today) or today_of(institution)
+            )
 
-        parts = refused.each(chosen(database, institution_ids), planned)
-        lines = [line for part in parts for line in part]
+        answers, failures = ask_each(chosen(database, institution_ids), planned)
+    lines = [line for of_one in answers.values() for line in of_one]
     say(
-        {"dryRun": True, "plan": lines, "refused": refused.as_json()},
+        {"dryRun": True, "plan": lines, "refused": failures_as_json(failures)},
         as_json,
         listing(
             "Purge",
@@ -80,7 +83,7 @@ def plan(
         if lines
         else "No institution that purges has archived originals in its partitions.",
     )
-    refused.tell(as_json)
+    tell_failures(failures, as_json)
 
 
 @app.command(
@@ -110,7 +113,6 @@ def run(
         if not as_json:
             say({}, False, "Nothing was detached or dropped: add --execute to do it.")
         return
-    refused = Refused()
     who = actor(by)
     with errors_told(as_json), database_opened() as database:
         root = (exports or Settings.from_env().export_dir).absolute()
@@ -118,7 +120,7 @@ def run(
 
         def purged(institution: Institution) -> list[tuple[str, Purged]]:
             done = purging.purge(
-                database,
+                database.with_timeouts(lock=WRITE_LOCK_TIMEOUT),
                 institution,
                 today_of(institution),
                 who,
@@ -127,13 +129,13 @@ def run(
             )
             return [(institution.id, line) for line in done]
 
-        parts = refused.each(chosen(database, institution_ids), purged)
-        lines = [line for part in parts for line in part]
+        answers, failures = ask_each(chosen(database, institution_ids), purged)
+    lines = [line for of_one in answers.values() for line in of_one]
     say(
         {
             "dryRun": False,
             "purges": [{"institutionId": id, **plain(line)} for id, line in lines],
-            "refused": refused.as_json(),
+            "refused": failures_as_json(failures),
         },
         as_json,
         listing(
@@ -157,4 +159,4 @@ def run(
         if lines
         else "Nothing could go.",
     )
-    refused.tell(as_json)
+    tell_failures(failures, as_json)

@@ -7,12 +7,12 @@ traceback; progress goes there too, and only where a person looks on.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import psycopg
 import typer
@@ -20,13 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lb_pipelines.core.institution import Institution
 from lb_pipelines.errors import DatabaseUnavailable, ImportRefused, LeaderboardError
 from lb_pipelines.sources.report import ImportReport
 
 REFUSED, LEFT_OUT = 1, 3
-
-_T = TypeVar("_T")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
@@ -71,35 +68,18 @@ def tell_error(error: LeaderboardError) -> None:
     console.print(error.remedy, markup=False, highlight=False, soft_wrap=True)
 
 
-class Refused:
-    """Institutions that a verb over several could not serve; the others are served all the same."""
+def failures_as_json(failures: Mapping[str, LeaderboardError]) -> list[dict[str, Any]]:
+    """The institutions that a verb over several could not serve, as plain values."""
+    return [{"institutionId": id, **error_as_json(error)} for id, error in failures.items()]
 
-    def __init__(self, errors: Mapping[str, LeaderboardError] | None = None) -> None:
-        self.errors: dict[str, LeaderboardError] = dict(errors or {})
 
-    def each(
-        self, institutions: Iterable[Institution], work: Callable[[Institution], _T]
-    ) -> Iterator[_T]:
-        """What the work gives for each institution that it does not fail for."""
-        for institution in institutions:
-            try:
-                done = work(institution)
-            except LeaderboardError as error:
-                self.errors[institution.id] = error
-            else:
-                yield done
-
-    def as_json(self) -> list[dict[str, Any]]:
-        """The errors as plain values, by institution."""
-        return [{"institutionId": id, **error_as_json(e)} for id, e in self.errors.items()]
-
-    def tell(self, as_json: bool) -> None:
-        """Say what went wrong, unless it was part of the JSON, and exit with 1 if anything did."""
-        if not as_json:
-            for error in self.errors.values():
-                tell_error(error)
-        if self.errors:
-            raise typer.Exit(REFUSED)
+def tell_failures(failures: Mapping[str, LeaderboardError], as_json: bool) -> None:
+    """Say what went wrong, unless it was part of the JSON, and exit with 1 if anything did."""
+    if not as_json:
+        for error in failures.values():
+            tell_error(error)
+    if failures:
+        raise typer.Exit(REFUSED)
 
 
 def plain(value: object) -> Any:

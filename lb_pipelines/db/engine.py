@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import orjson
@@ -73,6 +75,7 @@ class Database:
         self.engine = sqlalchemy.create_engine(url, connect_args=connect_args, pool_pre_ping=True)
         # Readers have a pool of their own, whose connections are always in autocommit and are not
         # asked whether they live: the first statement tells, and can be said again.
+        self._timeouts: dict[str, int] = {}
         self._readers = sqlalchemy.create_engine(
             url,
             connect_args=connect_args,
@@ -99,6 +102,28 @@ class Database:
         _made_for_reading(database._readers)
         return database
 
+    def with_timeouts(
+        self, *, lock: timedelta | None = None, statement: timedelta | None = None
+    ) -> Database:
+        """The same database over the same connections, for whoever must not wait for ever.
+
+        In its transactions and outside them (not in `reading` and `at_once`) no statement waits
+        longer than `lock` for a lock, nor takes longer than `statement`; None: as long as it takes.
+        """
+        bounded = copy(self)
+        bounded._timeouts = {
+            name: max(1, round(timeout / timedelta(milliseconds=1)))
+            for name, timeout in (("lock_timeout", lock), ("statement_timeout", statement))
+            if timeout is not None
+        }
+        return bounded
+
+    @property
+    def lock_timeout(self) -> float | None:
+        """How many seconds a statement waits for a lock; None: for ever."""
+        milliseconds = self._timeouts.get("lock_timeout")
+        return None if milliseconds is None else milliseconds / 1000
+
     @contextmanager
     def transaction(self, *, snapshot: bool = False) -> Iterator[Connection]:
         """A psycopg connection in a transaction: committed at the end, rolled back on an error.
@@ -109,6 +134,7 @@ class Database:
         with self._connection() as connection:
             if snapshot:
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            self._set_timeouts(connection, "SET LOCAL {} = {}")
             try:
                 yield connection
             except BaseException:
@@ -124,11 +150,14 @@ class Database:
         """A psycopg connection outside any transaction, for statements that demand it."""
         with self._connection() as connection:
             connection.autocommit = True
+            self._set_timeouts(connection, "SET {} = {}")
             try:
                 yield connection
             finally:
                 # A lost one is told of by whatever was said last on it, and thrown away.
                 if not connection.closed:
+                    with suppress(psycopg.OperationalError):
+                        self._set_timeouts(connection, "RESET {}")
                     connection.autocommit = False
 
     @contextmanager
@@ -189,6 +218,10 @@ class Database:
         """Close all pooled connections."""
         self.engine.dispose()
         self._readers.dispose()
+
+    def _set_timeouts(self, connection: Connection, statement: str) -> None:
+        for name, milliseconds in self._timeouts.items():
+            connection.execute(SQL(statement).format(SQL(name), Literal(milliseconds)))
 
     def _reader(
         self, first: Callable[[Connection], T]

@@ -8,7 +8,7 @@ here: what disagrees is a finding of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -19,6 +19,7 @@ from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import aggregates as events
 from lb_pipelines.db.repositories import completeness, input_changes, ledger
+from lb_pipelines.db.repositories.activity import read_activity
 from lb_pipelines.db.repositories.dagster_record import DagsterRecord
 from lb_pipelines.materialize import aggregates, snapshots, trends
 
@@ -67,8 +68,8 @@ class Finding:
 class Completeness:
     """What was examined, and what was found: nothing, where everything is there.
 
-    `days` None: nothing is over since the first event. `made`: partitions that the ledger has. A
-    partition is in one state at most, so `expected` is their sum and what is right.
+    `days` None: no day is expected. `made`: partitions that the ledger has. A partition is in one
+    state at most, so `expected` is their sum and what is right.
     """
 
     institution_id: str
@@ -90,50 +91,64 @@ def look(
     """Compare an institution's days with what should be there.
 
     From `first` or the day of the first event on, whichever is later, through `last` or
-    `last_closed`. `record` None: Dagster's record cannot be read.
+    `last_closed`. Days after the institution has ended (`core.activity`) are expected only where
+    they are there, in the ledger or in Dagster's record. `record` None: Dagster's record cannot
+    be read.
     """
     with database.transaction(snapshot=True) as connection:
-        began = events.first_event(connection, institution)
-        begin = max(first, local_day(began, institution.zone)) if began else None
-        end = min(last or last_closed, last_closed)
-        if begin is None or begin > end:
+        first_event = events.first_event(connection, institution)
+        if first_event is None:
             return Completeness(institution.id, None, 0, 0, ())
+        begin = max(first, local_day(first_event, institution.zone))
+        end = min(last or last_closed, last_closed)
+        if begin > end:
+            return Completeness(institution.id, None, 0, 0, ())
+        activity = read_activity(connection, [institution])[institution.id]
         days = DayRange(begin, end)
         made = _sets(completeness.made(connection, institution, days))
         stale = _sets(
             input_changes.find_stale_days(connection, [institution]).get(institution.id, {})
         )
         archived = _sets(ledger.find_archived_differing(connection, institution, days))
-    found: dict[tuple[State, str, str | None], set[date]] = defaultdict(set)
-    expected = set(days)
+    active_through = activity.last_expected_day(institution.zone)
+    active_days = {day for day in days if day <= active_through}
+    found: dict[tuple[State, str, str | None], set[date]] = {}
+    expected: dict[str, set[date]] = {}
     for asset in ASSETS:
         there = made.get(asset, set())
-        green = there
-        # Each day is taken into the first state that it is in.
-        left = set(expected)
-
-        def take(
-            state: State, of: set[date], run_id: str | None = None, left: set[date] = left
-        ) -> None:
-            found[state, asset, run_id] |= of & left  # noqa: B023
-            left -= of
-
-        if record is not None:
-            green = _days(record.green.get((asset, institution.id), ()))
-            for run_id, part in record.failed.get((asset, institution.id), ()):
-                take(State.FAILED, set(part), run_id)
-        take(State.NOT_IN_DATABASE, green - there)
-        take(State.MISSING, expected - there)
-        take(State.STALE, stale.get(asset, set()))
-        take(State.NOT_IN_DAGSTER, there - green)
-        take(State.STALE_IN_ARCHIVE, archived.get(asset, set()))
+        place = (asset, institution.id)
+        green = there if record is None else _days(record.green.get(place, ())) & set(days)
+        failed = [] if record is None else record.failed.get(place, [])
+        # What is there after the institution has ended is examined like any other day.
+        expected[asset] = active_days | there | green
+        suspects: list[tuple[State, str | None, set[date]]] = [
+            *((State.FAILED, run_id, set(part)) for run_id, part in failed),
+            (State.NOT_IN_DATABASE, None, green - there),
+            (State.MISSING, None, expected[asset] - there),
+            (State.STALE, None, stale.get(asset, set())),
+            (State.NOT_IN_DAGSTER, None, there - green),
+            (State.STALE_IN_ARCHIVE, None, archived.get(asset, set())),
+        ]
+        for state, run_id, of_state in _first_states(expected[asset], suspects):
+            found.setdefault((state, asset, run_id), set()).update(of_state)
+    examined = set().union(*expected.values())
     return Completeness(
         institution.id,
-        days,
-        len(expected) * len(ASSETS),
-        sum(len(made.get(asset, ())) for asset in ASSETS),
+        DayRange(min(examined), max(examined)) if examined else None,
+        sum(map(len, expected.values())),
+        sum(map(len, made.values())),
         _condensed(institution.id, found),
     )
+
+
+def _first_states(
+    expected: Set[date], suspects: Iterable[tuple[State, str | None, Set[date]]]
+) -> Iterator[tuple[State, str | None, Set[date]]]:
+    """Each expected day under the first of the states that it is in, and no other."""
+    left = set(expected)
+    for state, run_id, days in suspects:
+        yield state, run_id, left & days
+        left -= days
 
 
 def _condensed(

@@ -25,11 +25,12 @@ from dagster import (
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.retention import RetentionPolicy
+from lb_pipelines.db.each_institution import ask_each
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
 from lb_pipelines.errors import LeaderboardError
 from lb_pipelines.orchestration.assets.archive import ARCHIVE, ArchivedDay
-from lb_pipelines.orchestration.assets.family import markdown_table
+from lb_pipelines.orchestration.failures import failures_table
 from lb_pipelines.orchestration.partitions import partition_key
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 from lb_pipelines.retention import verifying
@@ -114,10 +115,6 @@ def retention_settings_check() -> AssetChecksDefinition:
 
 def settings_evaluation(wrong: Mapping[str, LeaderboardError]) -> AssetCheckEvaluation:
     """The verdict on everyone's settings, given what is wrong with whose."""
-    table = [
-        {"institution": id, "what": error.thing, "remedy": error.remedy}
-        for id, error in sorted(wrong.items())
-    ]
     return AssetCheckEvaluation(
         asset_key=AssetKey(ARCHIVE),
         check_name=SETTINGS,
@@ -127,7 +124,7 @@ def settings_evaluation(wrong: Mapping[str, LeaderboardError]) -> AssetCheckEval
         or "The settings of all active institutions can be used.",
         metadata={
             "institutions": len(wrong),
-            "wrong": MetadataValue.md(markdown_table(table, "None.")),
+            "wrong": MetadataValue.md(failures_table(dict(sorted(wrong.items())))),
         },
     )
 
@@ -135,14 +132,8 @@ def settings_evaluation(wrong: Mapping[str, LeaderboardError]) -> AssetCheckEval
 def wrong_settings(database: Database) -> dict[str, LeaderboardError]:
     """By institution id what is wrong with the settings that its retention needs."""
     with database.transaction() as connection:
-        active = [i for i in institutions.every(connection) if i.status == "ACTIVE"]
-    wrong: dict[str, LeaderboardError] = {}
-    for institution in active:
-        try:
-            _ = institution.zone, RetentionPolicy.of(institution)
-        except LeaderboardError as error:
-            wrong[institution.id] = error
-    return wrong
+        active = institutions.active(connection)
+    return ask_each(active, lambda one: (one.zone, RetentionPolicy.of(one))).failures
 
 
 def _sum(verdicts: Iterator[ArchiveVerdict]) -> ArchiveVerdict:

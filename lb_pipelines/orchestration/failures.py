@@ -86,6 +86,17 @@ def failure(failed: Sequence[Failed], of: int) -> Failure:
     )
 
 
+def failures_table(failures: Mapping[str, LeaderboardError], what: str = "institution") -> str:
+    """What could not be done for whom, with the remedy, as a table; `what` they are."""
+    return markdown_table(
+        [
+            {what: name, "what": error.thing, "remedy": error.remedy}
+            for name, error in failures.items()
+        ],
+        "None.",
+    )
+
+
 def _first_line(error: Exception) -> str:
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         return error.diag.message_primary

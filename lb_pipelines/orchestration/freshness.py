@@ -39,11 +39,17 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecordStatus,
 )
 
+from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.lateness import DUE, Punctuality, punctuality
 from lb_pipelines.core.periods import ONE_DAY, DayRange, closed_through, days_between
+from lb_pipelines.db.each_institution import (
+    TICK_STATEMENT_TIMEOUT,
+    ask_each,
+    with_short_waits,
+)
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import freshness, institutions
-from lb_pipelines.errors import LeaderboardError
+from lb_pipelines.db.repositories.activity import read_activity
 from lb_pipelines.orchestration.assets.family import markdown_table
 from lb_pipelines.orchestration.checks import ON_TIME
 from lb_pipelines.orchestration.clock import Clock, utc_now
@@ -83,7 +89,8 @@ def on_time_checks(start_day: date, now: Clock = utc_now) -> AssetChecksDefiniti
                 ON_TIME,
                 asset=asset,
                 description=(
-                    "Every active institution has every day of the last week that is due, and a "
+                    "Every active institution has every day of the last week that is due (none "
+                    "once its events and terms have ended), and a "
                     f"day is due {_HOURS} hours after the institution's own midnight. Who is late "
                     f"or awaited is listed. {FRESHNESS_SENSOR} says so whenever it changes."
                 ),
@@ -187,22 +194,19 @@ class Overview:
     ) -> Self:
         """By what is in the database now, and the runs of the last week."""
         window = DayRange((now - CATCH_UP).date() - 2 * ONE_DAY, now.date() + ONE_DAY)
+        database = with_short_waits(database, TICK_STATEMENT_TIMEOUT)
         with database.transaction(snapshot=True) as connection:
-            active = [i for i in institutions.every(connection) if i.status == "ACTIVE"]
+            active = institutions.active(connection)
+            activity = read_activity(connection, active)
             came = freshness.since(connection)
             made = freshness.made_days(connection, DAILY_ASSETS, window)
-        standings = []
-        for institution in active:
-            try:
-                zone = institution.validate().zone
-            except LeaderboardError as error:
-                standings.append(
-                    Standing(institution.id, institution.time_zone, None, {}, str(error))
-                )
-                continue
+
+        def read_standing(institution: Institution) -> Standing:
+            zone = institution.validate().zone
             last = closed_through(now, zone)
             first = max(start_day, last - CATCH_UP + ONE_DAY)
-            expected = list(days_between(first, last))
+            last_expected = activity[institution.id].last_expected_day(zone)
+            expected = list(days_between(first, min(last, last_expected)))
             of_each = {
                 asset: punctuality(
                     expected,
@@ -213,7 +217,13 @@ class Overview:
                 )
                 for asset in DAILY_ASSETS
             }
-            standings.append(Standing(institution.id, institution.time_zone, last, of_each))
+            return Standing(institution.id, institution.time_zone, last, of_each)
+
+        answers, failures = ask_each(active, read_standing)
+        standings = [
+            answers.get(i.id) or Standing(i.id, i.time_zone, None, {}, str(failures[i.id]))
+            for i in active
+        ]
         late = any(one.late for standing in standings for one in standing.assets.values())
         return cls(standings, _failed_runs(instance, now) if late else {})
 
@@ -290,7 +300,12 @@ class Overview:
     def _row(self, standing: Standing, asset: str, state: str) -> dict[str, str]:
         row = {"institution": standing.institution_id, "zone": standing.zone, "state": state}
         if standing.unusable:
-            return row | {"missing": standing.unusable}
+            return row | {
+                "yesterday there": "",
+                "missing": standing.unusable,
+                "due": "",
+                "failed run": "",
+            }
         found = standing.assets[asset]
         failed = next(
             (

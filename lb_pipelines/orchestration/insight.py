@@ -44,13 +44,14 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from lb_pipelines.core.periods import week_start
 from lb_pipelines.core.words import BoardType
+from lb_pipelines.db.each_institution import name_institution, with_short_waits
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
-from lb_pipelines.errors import LeaderboardError
+from lb_pipelines.errors import DatabaseUnavailable, LeaderboardError
 from lb_pipelines.insight import inline, portraits
 from lb_pipelines.insight.portraits import Portrait
 from lb_pipelines.materialize import snapshots, trends
-from lb_pipelines.orchestration.assets.family import markdown_table
+from lb_pipelines.orchestration.failures import failures_table
 from lb_pipelines.orchestration.partitions import (
     DAY,
     EARLIEST_ZONE,
@@ -120,16 +121,21 @@ def institution_insight(start_day: date, owners: Sequence[str] = ()) -> AssetsDe
     def _insight(
         context: AssetExecutionContext, leaderboard_database: LeaderboardDatabase
     ) -> Iterator[AssetMaterialization]:
-        database = leaderboard_database.database
+        database = with_short_waits(leaderboard_database.database)
         failed: dict[str, LeaderboardError] = {}
         weeks = _weeks(keys_of_run(context))
         for institution_id, mondays in weeks.items():
             for monday in mondays:
                 try:
-                    yield _drawn(database, institution_id, monday)
+                    with name_institution(institution_id):
+                        drawn = _drawn(database, institution_id, monday)
+                except DatabaseUnavailable:
+                    raise
                 except LeaderboardError as error:
                     failed[f"{institution_id} {monday}"] = error
                     context.log.error(f"{institution_id}, week of {monday}: {error}")
+                else:
+                    yield drawn
         if failed:
             raise _failure(failed, sum(map(len, weeks.values())))
 
@@ -232,15 +238,9 @@ def _shown(portrait: Portrait) -> str:
 
 
 def _failure(failed: Mapping[str, LeaderboardError], of: int) -> Failure:
-    table = markdown_table(
-        [
-            {"week": week, "what": error.thing, "remedy": error.remedy}
-            for week, error in failed.items()
-        ]
-    )
     return Failure(
         f"{len(failed)} of {of} weeks could not be drawn. "
         + "; ".join(f"{week}: {error}" for week, error in failed.items()),
-        metadata={"failed": MetadataValue.md(table)},
+        metadata={"failed": MetadataValue.md(failures_table(failed, "week"))},
         allow_retries=False,
     )

@@ -25,10 +25,10 @@ from lb_pipelines.db.partitions import MaintenanceReport
 from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.orchestration.archive_checks import SETTINGS
 from lb_pipelines.orchestration.assets.archive import ARCHIVE
-from lb_pipelines.orchestration.assets.family import markdown_table
 from lb_pipelines.orchestration.checks import ON_TIME
 from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.config import MOVES_TAG
+from lb_pipelines.orchestration.failures import failures_table
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 
 AGGREGATES = [aggregates.ASSET]
@@ -173,14 +173,8 @@ def _spoken(report: MaintenanceReport) -> list[str]:
 
 
 def _failure(report: MaintenanceReport) -> Failure:
-    table = markdown_table(
-        [
-            {"for": owner, "what": error.thing, "remedy": error.remedy}
-            for owner, error in report.failures.items()
-        ]
-    )
     return Failure(
         f"Partition maintenance failed for {', '.join(report.failures)}; the rest is done. "
         + "; ".join(map(str, report.failures.values())),
-        metadata={"failed": MetadataValue.md(table)},
+        metadata={"failed": MetadataValue.md(failures_table(report.failures, "for"))},
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from itertools import groupby
 
 from dagster import (
@@ -21,7 +21,9 @@ from dagster import (
     PartitionKeyRange,
 )
 
+from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, contiguous_ranges
+from lb_pipelines.db.each_institution import Answers, ask_each
 
 DAY = "day"
 INSTITUTION = "institution"
@@ -145,6 +147,16 @@ def rectangles(wanted: Mapping[str, Iterable[date]], order: Sequence[str]) -> li
             started.setdefault(days, institution_id)
             open_at_last[days] = institution_id
     return sorted(done, key=lambda r: (r.days.first, r.days.last, order.index(r.first_institution)))
+
+
+def find_utc_offsets(institutions: Iterable[Institution], instant: datetime) -> Answers[timedelta]:
+    """By institution id how far its clocks are ahead of UTC; those whose zone is wrong are placed
+    as if in UTC, and are among the failures too.
+    """
+    offsets, failures = ask_each(
+        institutions, lambda one: instant.astimezone(one.zone).utcoffset() or timedelta()
+    )
+    return Answers(offsets | dict.fromkeys(failures, timedelta()), failures)
 
 
 def neighbour_order(institutions: Iterable[tuple[str, timedelta]]) -> list[str]:

@@ -31,6 +31,7 @@ from lb_pipelines.materialize.preview import Preview, PreviewedAsset
 from lb_pipelines.orchestration.assets.family import markdown_table
 from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.dagster_tables import dagster_database
+from lb_pipelines.orchestration.failures import failures_table
 from lb_pipelines.orchestration.jobs import WORK_TAG
 from lb_pipelines.orchestration.reports import (
     assets_spoken,
@@ -83,7 +84,7 @@ def missing_partitions_job(start_day: date, now: Clock = utc_now) -> JobDefiniti
     ) -> Iterator[AssetObservation | Output[None]]:
         database = leaderboard_database.database
         with refusals_told(), _record(context, context.instance) as record_in:
-            found, refused = look_everywhere(
+            answers, failures = look_everywhere(
                 database,
                 record_in,
                 _chosen(database, config.institutions),
@@ -92,7 +93,8 @@ def missing_partitions_job(start_day: date, now: Clock = utc_now) -> JobDefiniti
                 first=day_if_given("first_day", config.first_day),
                 last=day_if_given("last_day", config.last_day),
             )
-        for error in refused.values():
+        found = list(answers.values())
+        for error in failures.values():
             context.log.warning(str(error))
         numbers = totals(found)
         rows = [row for one in found for row in finding_rows(one)]
@@ -115,7 +117,7 @@ def missing_partitions_job(start_day: date, now: Clock = utc_now) -> JobDefiniti
                 ),
                 **({"rows_not_shown": len(rows) - _ROWS_SHOWN} if len(rows) > _ROWS_SHOWN else {}),
                 **{_key(state): number for state, number in numbers.items()},
-                **_refused(refused),
+                **_left_out(failures),
                 "read": "the database's ledger and Dagster's record"
                 if record_in is not None
                 else "the database's ledger alone",
@@ -148,7 +150,7 @@ def backfill_preview_job(now: Clock = utc_now) -> JobDefinition:
         database = leaderboard_database.database
         with refusals_told(), _record(context, context.instance) as record_in:
             days = DayRange(day("first_day", config.first_day), day("last_day", config.last_day))
-            found, refused = preview_everywhere(
+            answers, failures = preview_everywhere(
                 database,
                 record_in,
                 _chosen(database, config.institutions),
@@ -156,7 +158,8 @@ def backfill_preview_job(now: Clock = utc_now) -> JobDefinition:
                 days,
                 now(),
             )
-        for error in refused.values():
+        found = list(answers.values())
+        for error in failures.values():
             context.log.warning(f"Would fail: {error}")
         every = [asset for one in found for asset in one.assets]
         said = preview_spoken(every)
@@ -179,7 +182,7 @@ def backfill_preview_job(now: Clock = utc_now) -> JobDefinition:
                 "held_rows": sum(one.held for one in every),
                 "days_to_aggregate_first": sum(one.to_aggregate for one in found),
                 "days_not_over": sum(one.not_over for one in found),
-                **_refused(refused),
+                **_left_out(failures),
             },
         )
 
@@ -267,20 +270,14 @@ def _chosen(database: Database, ids: Sequence[str]) -> list[Institution]:
     with database.transaction() as connection:
         if ids:
             return [institutions.find(connection, id) for id in dict.fromkeys(ids)]
-        found = [one for one in institutions.every(connection) if one.status == "ACTIVE"]
+        found = institutions.active(connection)
     if not found:
         raise InvalidSelection("There are no active institutions", "Import one first")
     return found
 
 
-def _refused(refused: Mapping[str, LeaderboardError]) -> dict[str, MetadataValue]:
-    if not refused:
-        return {}
-    rows = [
-        {"institution": id, "what": error.thing, "remedy": error.remedy}
-        for id, error in refused.items()
-    ]
-    return {"left_out": MetadataValue.md(markdown_table(rows))}
+def _left_out(failures: Mapping[str, LeaderboardError]) -> dict[str, MetadataValue]:
+    return {"left_out": MetadataValue.md(failures_table(failures))} if failures else {}
 
 
 def _key(state: State) -> str:

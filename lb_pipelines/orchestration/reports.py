@@ -12,16 +12,13 @@ from dagster import EventLogEntry, deserialize_value
 
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, closed_through, local_day
+from lb_pipelines.db.each_institution import Answers, ask_each, with_short_waits
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import dagster_record
-from lb_pipelines.errors import LeaderboardError
 from lb_pipelines.materialize import completeness, preview
 from lb_pipelines.materialize.completeness import ASSETS, Completeness, State
 from lb_pipelines.materialize.preview import Preview, Rate
 from lb_pipelines.orchestration.partitions import partition_key
-
-Failures = dict[str, LeaderboardError]
-"""By institution what keeps it from being looked at."""
 
 
 def look_everywhere(
@@ -33,8 +30,8 @@ def look_everywhere(
     start_day: date,
     first: date | None = None,
     last: date | None = None,
-) -> tuple[list[Completeness], Failures]:
-    """What these institutions lack, as of now in each one's zone, and those that cannot be told of.
+) -> Answers[Completeness]:
+    """What these institutions lack, as of now in each one's zone, and why others cannot say.
 
     `record_in` is the database that Dagster keeps its tables in; None: only the ledger is read.
     """
@@ -44,22 +41,18 @@ def look_everywhere(
     if record_in is not None:
         with record_in.transaction() as connection:
             record = dagster_record.read(connection, ASSETS, whole)
-    found, refused = [], Failures()
-    for institution in institutions:
-        try:
-            found.append(
-                completeness.look(
-                    database,
-                    institution,
-                    closed_through(now, institution.zone),
-                    record,
-                    first=whole.first,
-                    last=last,
-                )
-            )
-        except LeaderboardError as error:
-            refused[institution.id] = error
-    return found, refused
+    database = with_short_waits(database)
+    return ask_each(
+        institutions,
+        lambda institution: completeness.look(
+            database,
+            institution,
+            closed_through(now, institution.zone),
+            record,
+            first=whole.first,
+            last=last,
+        ),
+    )
 
 
 def preview_everywhere(
@@ -69,24 +62,22 @@ def preview_everywhere(
     assets: Sequence[str],
     days: DayRange,
     now: datetime,
-) -> tuple[list[Preview], Failures]:
+) -> Answers[Preview]:
     """What a backfill would do at each institution, and those that it would fail for."""
-    chosen = list(institutions)
+    chosen = {institution.id: institution for institution in institutions}
     names = preview.assets_of(assets)
-    rates = {} if record_in is None else _rates(database, record_in, chosen, names, days)
-    found, refused = [], Failures()
-    for institution in chosen:
-        try:
-            institution.validate()
-            today = local_day(now, institution.zone)
-            found.append(
-                preview.preview(
-                    database, institution, names, days, today, rates.get(institution.id, {})
-                )
-            )
-        except LeaderboardError as error:
-            refused[institution.id] = error
-    return found, refused
+    database = with_short_waits(database)
+    basis, unusable = ask_each(
+        chosen.values(), lambda one: _find_basis(database, one.validate(), names, days)
+    )
+    rates = {} if record_in is None else _rates(record_in, basis)
+    answers, failures = ask_each(
+        (chosen[id] for id in basis),
+        lambda one: preview.preview(
+            database, one, names, days, local_day(now, one.zone), rates.get(one.id, {})
+        ),
+    )
+    return Answers(answers, unusable | failures)
 
 
 def totals(found: Iterable[Completeness], asset: str | None = None) -> dict[State, int]:
@@ -109,21 +100,29 @@ def assets_spoken(assets: Sequence[str]) -> str:
     return ", ".join(assets)
 
 
-def _rates(
-    database: Database,
-    record_in: Database,
-    institutions: Sequence[Institution],
-    assets: Sequence[str],
-    days: DayRange,
-) -> Mapping[str, Mapping[str, Rate]]:
-    """By institution and asset what partitions took, from the record of their materializations."""
-    rates: dict[str, dict[str, Rate]] = defaultdict(dict)
-    for asset in assets:
-        keys = [
+def _find_basis(
+    database: Database, institution: Institution, assets: Sequence[str], days: DayRange
+) -> Mapping[str, Sequence[str]]:
+    """By asset the partitions whose times say how long these days will take."""
+    return {
+        asset: [
             str(partition_key(day, institution.id))
-            for institution in institutions
             for day in preview.recent_days(database, institution, asset, days)
         ]
+        for asset in assets
+    }
+
+
+def _rates(
+    record_in: Database, basis: Mapping[str, Mapping[str, Sequence[str]]]
+) -> Mapping[str, Mapping[str, Rate]]:
+    """By institution and asset what partitions took, from the record of their materializations."""
+    partitions: dict[str, list[str]] = defaultdict(list)
+    for of_institution in basis.values():
+        for asset, keys in of_institution.items():
+            partitions[asset] += keys
+    rates: dict[str, dict[str, Rate]] = defaultdict(dict)
+    for asset, keys in partitions.items():
         took: dict[str, list[float]] = defaultdict(list)
         with record_in.transaction() as connection:
             for institution_id, event in dagster_record.materializations(connection, asset, keys):

@@ -123,6 +123,10 @@ def retention_sensor(
             sentences.append(
                 f"Yesterday lies before the first partition, {start_day}, at: {_named(ids)}."
             )
+        if due.failures:
+            errors = [f"{error}." for error in dict.fromkeys(map(str, due.failures.values()))]
+            ids = sorted(due.failures)
+            sentences.append(f"Not asked: {_named(ids)}. {_named(errors, ' ')}")
         if due.wrong:
             errors = [f"{error}." for _, error in sorted(due.wrong.items())]
             sentences.append(f"Left out, their settings being wrong: {_named(errors, ' ')}")

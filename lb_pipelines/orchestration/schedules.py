@@ -3,8 +3,9 @@
 A tick reads what is there and decides; it writes nothing. What reacts to data lies in `sensors`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from dagster import (
     DefaultScheduleStatus,
@@ -16,11 +17,16 @@ from dagster import (
     schedule,
 )
 
-from lb_pipelines.core.institution import Institution
+from lb_pipelines.core.activity import Activity
 from lb_pipelines.core.periods import ONE_DAY, DayRange, closed_through, days_between
 from lb_pipelines.core.zones import load_zone
+from lb_pipelines.db.each_institution import (
+    TICK_STATEMENT_TIMEOUT,
+    ask_each,
+    with_short_waits,
+)
 from lb_pipelines.db.repositories import institutions, progress
-from lb_pipelines.errors import InvalidInstitution
+from lb_pipelines.db.repositories.activity import read_activity
 from lb_pipelines.orchestration import requests
 from lb_pipelines.orchestration.jobs import (
     DAILY_ASSETS,
@@ -55,7 +61,8 @@ def daily_leaderboards_schedule(
         description=(
             "After each institution's own midnight, the day just over; institutions whose midnight "
             f"is the same share a run. Up to {CATCH_UP.days} missed days are made up for. A day "
-            f"that fails is asked for {ATTEMPTS} times in all."
+            f"that fails is asked for {ATTEMPTS} times in all. Institutions without an event or an "
+            "open term in the last weeks are left out until there is one again."
         ),
         default_status=status,
     )
@@ -65,18 +72,27 @@ def daily_leaderboards_schedule(
         now = context.scheduled_execution_time
         # Every zone's days that can be due at this instant lie in here.
         window = DayRange((now - CATCH_UP).date() - 2 * ONE_DAY, now.date() + ONE_DAY)
-        with leaderboard_database.database.transaction(snapshot=True) as connection:
-            active = [i for i in institutions.every(connection) if i.status == "ACTIVE"]
+        database = with_short_waits(leaderboard_database.database, TICK_STATEMENT_TIMEOUT)
+        with database.transaction(snapshot=True) as connection:
+            active = institutions.active(connection)
+            activity = read_activity(connection, active)
             complete = progress.complete_days(connection, DAILY_ASSETS, window)
         order = context.instance.get_dynamic_partitions(INSTITUTION)
         asked = requests.asked_by_schedule(
             context.instance, DAILY_SCHEDULE, now - CATCH_UP - 2 * ONE_DAY, order
         )
         working = requests.at_work(context.instance, order)
+        # The run of one whose zone is wrong says so and fails.
+        zones, _ = ask_each(active, lambda institution: institution.zone)
         missing = {
             institution.id: [
                 day
-                for day in _closed_days(institution, start_day, now)
+                for day in _closed_days(
+                    zones.get(institution.id) or load_zone("UTC"),
+                    activity[institution.id],
+                    start_day,
+                    now,
+                )
                 if day not in complete.get(institution.id, ())
             ]
             for institution in active
@@ -115,15 +131,13 @@ def partition_maintenance_schedule(
     )
 
 
-def _closed_days(institution: Institution, start_day: date, now: datetime) -> list[date]:
-    """The days that are over at the institution and that the schedule answers for."""
-    try:
-        zone = institution.zone
-    except InvalidInstitution:
-        # Its run says so and fails; a tick that failed here would hold up all the others.
-        zone = load_zone("UTC")
+def _closed_days(
+    zone: ZoneInfo, activity: Activity, start_day: date, now: datetime
+) -> Iterator[date]:
+    """The days that are over at an institution, expected, and answered for by the schedule."""
     last = closed_through(now, zone)
-    return list(days_between(max(start_day, last - CATCH_UP + ONE_DAY), last))
+    first = max(start_day, last - CATCH_UP + ONE_DAY)
+    return days_between(first, min(last, activity.last_expected_day(zone)))
 
 
 def _why_nothing(

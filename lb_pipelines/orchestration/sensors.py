@@ -5,8 +5,8 @@ A tick reads and decides; what it wants done, Dagster does. What starts by the c
 """
 
 import time
-from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from itertools import takewhile
 
 from dagster import (
@@ -22,10 +22,14 @@ from dagster import (
 
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, contiguous_ranges
+from lb_pipelines.db.each_institution import (
+    TICK_STATEMENT_TIMEOUT,
+    ask_each,
+    with_short_waits,
+)
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions, progress
 from lb_pipelines.db.repositories.input_changes import StaleDays
-from lb_pipelines.errors import LeaderboardError
 from lb_pipelines.materialize import staleness
 from lb_pipelines.orchestration import requests
 from lb_pipelines.orchestration.clock import Clock, utc_now
@@ -33,6 +37,7 @@ from lb_pipelines.orchestration.jobs import AGGREGATES, DAILY_ASSETS, DAILY_LEAD
 from lb_pipelines.orchestration.partitions import (
     INSTITUTION,
     Rectangle,
+    find_utc_offsets,
     institution_partitions,
     neighbour_order,
     scattered,
@@ -63,19 +68,22 @@ def institutions_sensor(status: DefaultSensorStatus, now: Clock = utc_now) -> Se
         context: SensorEvaluationContext, leaderboard_database: LeaderboardDatabase
     ) -> SensorResult | SkipReason:
         with leaderboard_database.database.transaction() as connection:
-            active = {i.id: i for i in institutions.every(connection) if i.status == "ACTIVE"}
+            active = institutions.active(connection)
         order = context.instance.get_dynamic_partitions(INSTITUTION)
         present = set(order)
-        offsets = {id: _offset(institution, now()) for id, institution in active.items()}
+        offsets, failures = find_utc_offsets(active, now())
         new = neighbour_order((id, at) for id, at in offsets.items() if id not in present)
-        gone = sorted(present - active.keys())
+        gone = sorted(present - offsets.keys())
+        unusable = "".join(f" Placed as if in UTC: {error}." for error in failures.values())
         if not new and not gone:
             if scattered(order, offsets) and not requests.at_work(context.instance, order):
                 return _side_by_side(order, neighbour_order(offsets.items()))
-            return SkipReason(f"The {len(active)} active institutions are the partitions.")
+            return SkipReason(
+                f"The {len(active)} active institutions are the partitions.{unusable}"
+            )
         return SensorResult(
             skip_reason=SkipReason(
-                f"New: {', '.join(new) or 'none'}; gone: {', '.join(gone) or 'none'}."
+                f"New: {', '.join(new) or 'none'}; gone: {', '.join(gone) or 'none'}.{unusable}"
             ),
             dynamic_partitions_requests=[
                 *([institution_partitions.build_add_request(new)] if new else []),
@@ -130,73 +138,57 @@ def late_events_sensor(
     def _sensor(
         context: SensorEvaluationContext, leaderboard_database: LeaderboardDatabase
     ) -> SensorResult:
-        database = leaderboard_database.database
+        database = with_short_waits(leaderboard_database.database, TICK_STATEMENT_TIMEOUT)
         with database.transaction() as connection:
-            active = {i.id: i for i in institutions.every(connection) if i.status == "ACTIVE"}
+            active = {
+                institution.id: institution for institution in institutions.active(connection)
+            }
         order = context.instance.get_dynamic_partitions(INSTITUTION)
         coverage = requests.at_work(context.instance, order)
-        usable, unusable = _split_by_settings(active[id] for id in order if id in active)
-        changed = staleness.find_changed(database, usable)
-        requested: list[RunRequest] = []
-        waiting: list[str] = []
-        examined = context.cursor or ""
-        deadline = time.monotonic() + _SECONDS_PER_TICK
+        usable, unusable = ask_each(
+            (active[id] for id in order if id in active), Institution.validate
+        )
+        changed = staleness.find_changed(database, usable.values())
         # Where the last tick stopped for want of time, this one goes on.
-        for institution in sorted(usable, key=lambda i: (i.id <= examined, i.id)):
-            id = institution.id
-            if id not in changed:
-                continue
-            if time.monotonic() > deadline:
-                break
-            examined = id
+        last = context.cursor or ""
+        queue = sorted(changed, key=lambda id: (id <= last, id))
+        deadline = time.monotonic() + _SECONDS_PER_TICK
+
+        def check(institution: Institution) -> list[RunRequest] | None:
+            """The runs that it needs; None while another run works on its stale days."""
             stale = staleness.find_stale_days(database, institution)
             ranges = _find_partitions(stale, start_day)
             if not stale:
                 staleness.settle(database, institution, now())
-            elif any(coverage[id, day] for days in ranges for day in days):
-                waiting.append(id)
-            else:
-                requested += [
-                    _request(database, institution, days, stale, start_day, now())
-                    for days in ranges
-                ]
-        else:
-            examined = ""
-        if requested:
-            return SensorResult(run_requests=requested, cursor=examined)
-        sentences = [f"{len(usable)} institutions: no day is stale."]
+            elif any(coverage[institution.id, day] for days in ranges for day in days):
+                return None
+            return [
+                _request(database, institution, days, stale, start_day, now()) for days in ranges
+            ]
+
+        in_time = takewhile(lambda _: time.monotonic() <= deadline, queue)
+        checked, failures = ask_each((usable[id] for id in in_time), check)
+        examined = queue[: len(checked) + len(failures)]
+        requested = [request for of_one in checked.values() for request in of_one or ()]
+        waiting = [id for id, of_one in checked.items() if of_one is None]
+        sentences = [] if requested else [f"{len(usable)} institutions: no day is stale."]
         if waiting:
             sentences = [
                 f"A run is queued or in progress for the stale days of {', '.join(waiting)}."
             ]
-        if unusable:
-            sentences.append(f"Left out: {'; '.join(unusable)}")
-        return SensorResult(skip_reason=SkipReason(" ".join(sentences)), cursor=examined)
+        if unusable or failures:
+            left_out = map(str, [*unusable.values(), *failures.values()])
+            sentences.append(f"Left out: {'; '.join(left_out)}")
+        said = " ".join(sentences)
+        if requested and said:
+            context.log.info(said)
+        return SensorResult(
+            run_requests=requested,
+            skip_reason=None if requested else SkipReason(said),
+            cursor="" if len(examined) == len(queue) else (examined or [last])[-1],
+        )
 
     return _sensor
-
-
-def _split_by_settings(
-    institutions: Iterable[Institution],
-) -> tuple[list[Institution], list[str]]:
-    """Institutions whose settings can be used, and why those of the others cannot; the runs of
-    these say the same and fail.
-    """
-    usable, unusable = [], []
-    for institution in institutions:
-        try:
-            usable.append(institution.validate())
-        except LeaderboardError as error:
-            unusable.append(str(error))
-    return usable, unusable
-
-
-def _offset(institution: Institution, instant: datetime) -> timedelta:
-    """Where the institution's midnight lies; UTC's for one whose zone is wrong."""
-    try:
-        return instant.astimezone(institution.zone).utcoffset() or timedelta()
-    except LeaderboardError:
-        return timedelta()
 
 
 def _find_partitions(stale: StaleDays, start_day: date) -> list[DayRange]:

@@ -26,6 +26,7 @@ from lb_pipelines.core.pseudonyms import replaced, trend_hash
 from lb_pipelines.core.retention import Hold
 from lb_pipelines.core.snapshot_content import rehash
 from lb_pipelines.core.words import BoardType
+from lb_pipelines.db.each_institution import WRITE_LOCK_TIMEOUT, name_institution
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.partitions.detaching import Standing, snapshot_leaf, standing
 from lb_pipelines.db.partitions.patience import held
@@ -39,7 +40,13 @@ from lb_pipelines.db.repositories.erasures import (
 )
 from lb_pipelines.db.repositories.purges import PurgeEntry
 from lb_pipelines.db.repositories.versions import raise_versions
-from lb_pipelines.errors import InvalidErasure, UnderLegalHold, UnknownStudent
+from lb_pipelines.errors import (
+    InstitutionLocked,
+    InvalidErasure,
+    UnderLegalHold,
+    UnknownStudent,
+    UnreadableInstitution,
+)
 from lb_pipelines.retention import erasing_files
 from lb_pipelines.retention.actor import Actor
 from lb_pipelines.retention.erasing_files import UnfinishedExport
@@ -179,8 +186,14 @@ def finish_erasures(
         tasks = erasures.tasks(connection, institution)
     rewritten = forgotten = 0
     left = []
+    database = database.with_timeouts(lock=WRITE_LOCK_TIMEOUT)
     for task in tasks:
-        outcome = erasing_files.rewrite(database, task, forget_missing=forget_missing)
+        outcome: bool | UnfinishedExport
+        try:
+            with name_institution(task.institution_id):
+                outcome = erasing_files.rewrite(database, task, forget_missing=forget_missing)
+        except (InstitutionLocked, UnreadableInstitution) as error:
+            outcome = UnfinishedExport(task.export, task.directory, str(error))
         if isinstance(outcome, UnfinishedExport):
             left.append(outcome)
         else:

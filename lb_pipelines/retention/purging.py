@@ -304,7 +304,7 @@ def _enter(connection: Connection, run: _Run, type: BoardType, month: date) -> i
 def _set_aside(connection: Connection, run: _Run, type: BoardType, month: date) -> int | None:
     """The first phase for an institution in the shared subtree: its rows move, in one
     transaction; None where they may not."""
-    with run.patience.suspended(connection):
+    with run.patience.suspended(run.database, connection):
         number = _enter(connection, run, type, month)
     if number is None:
         return None
@@ -352,7 +352,7 @@ def _settle(connection: Connection, run: _Run, entry: PurgeEntry, dedicated: boo
     """With the leaf out of its tree: check what may have changed until it was, then give it its
     name, or put it back; gives why it was put back."""
     leaf = detaching.snapshot_leaf(run.institution.id, entry.type, entry.month)
-    with run.patience.suspended(connection):
+    with run.patience.suspended(run.database, connection):
         writers.write_alone(connection, run.institution)
     detaching.lock(connection, leaf.name)
     # A renewal that found the leaf gone has renewed the copies alone.
@@ -463,7 +463,7 @@ def _drop(run: _Run, entry: PurgeEntry) -> str | None:
 def _drop_now(
     connection: Connection, run: _Run, entry: PurgeEntry, found: VerifiedExport
 ) -> str | None:
-    with run.patience.suspended(connection):
+    with run.patience.suspended(run.database, connection):
         writers.write_alone(connection, run.institution)
     if (reason := _not_alone(connection, run, entry)) is not None:
         return reason

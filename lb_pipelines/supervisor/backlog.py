@@ -14,12 +14,12 @@ from dagster import DagsterInstance
 
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
-from lb_pipelines.errors import InvalidInstitution
 from lb_pipelines.orchestration import requests
 from lb_pipelines.orchestration.jobs import DAILY_LEADERBOARDS
 from lb_pipelines.orchestration.partitions import (
     INSTITUTION,
     Rectangle,
+    find_utc_offsets,
     neighbour_order,
     rectangles,
 )
@@ -61,16 +61,11 @@ def launch_missing(
     """
     with DagsterInstance.from_config(str(dagster_home)) as instance:
         with database.transaction() as connection:
-            every = {i.id: i for i in institutions.every(connection) if i.status == "ACTIVE"}
-        present = instance.get_dynamic_partitions(INSTITUTION)
-        offsets = []
-        for institution_id in every.keys() - set(present):
-            try:
-                offset = now.astimezone(every[institution_id].zone).utcoffset()
-            except InvalidInstitution:
-                continue  # The sensor says what is wrong with it.
-            offsets.append((institution_id, offset or now - now))
-        instance.add_dynamic_partitions(INSTITUTION, neighbour_order(offsets))
+            active = institutions.active(connection)
+        present = set(instance.get_dynamic_partitions(INSTITUTION))
+        # The sensor of institutions says what is wrong with a zone.
+        offsets, _ = find_utc_offsets((i for i in active if i.id not in present), now)
+        instance.add_dynamic_partitions(INSTITUTION, neighbour_order(offsets.items()))
         order = instance.get_dynamic_partitions(INSTITUTION)
         working = requests.at_work(instance, order)
     for rectangle in retried:

@@ -8,7 +8,6 @@ that a start that was killed is completed by the next.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, closed_through, local_day
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import queries
+from lb_pipelines.db.each_institution import ask_each, with_short_waits
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import institutions, progress
-from lb_pipelines.errors import InvalidInstitution
 from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.sources import district, oulad
 from lb_pipelines.sources.progress import shown
@@ -72,17 +71,21 @@ class Demo:
 
     def missing(self, now: datetime) -> dict[str, list[date]]:
         """By institution those of its last 14 days with events that lack any board."""
-        wanted: dict[str, list[date]] = {}
-        with self.database.transaction() as connection:
-            for institution in institutions.every(connection):
+        database = with_short_waits(self.database)
+
+        def find_missing(institution: Institution) -> list[date]:
+            with database.transaction() as connection:
                 days = _last_days(connection, institution, now)
                 if days is None:
-                    continue
+                    return []
                 complete = progress.complete_days(connection, ASSETS, days)
-                lacking = [day for day in days if day not in complete.get(institution.id, ())]
-                if lacking:
-                    wanted[institution.id] = lacking
-        return wanted
+            return [day for day in days if day not in complete.get(institution.id, ())]
+
+        with database.transaction() as connection:
+            active = institutions.active(connection)
+        # What is wrong with the others, their runs and the sensors say.
+        missing, _ = ask_each(active, find_missing)
+        return {id: days for id, days in missing.items() if days}
 
     def _spoken(self) -> str:
         with self.database.transaction() as connection:
@@ -100,13 +103,8 @@ class Demo:
 
 def _last_days(connection: Connection, institution: Institution, now: datetime) -> DayRange | None:
     """The 14 days up to the last closed day with an event; None where there is none to show."""
-    if institution.status != "ACTIVE":
-        return None
     event = queries.recent.last_event(connection, institution_key=institution.key, before=now)
     if event is None:
         return None
-    with suppress(InvalidInstitution):  # Its own run will say what is wrong with the zone.
-        zone = institution.zone
-        last = min(local_day(event, zone), closed_through(now, zone))
-        return DayRange(last - (DAYS_SHOWN - 1) * ONE_DAY, last)
-    return None
+    last = min(local_day(event, institution.zone), closed_through(now, institution.zone))
+    return DayRange(last - (DAYS_SHOWN - 1) * ONE_DAY, last)

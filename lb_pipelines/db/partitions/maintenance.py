@@ -11,6 +11,7 @@ from datetime import date
 
 from lb_pipelines.core.periods import month_start, next_month
 from lb_pipelines.db import queries
+from lb_pipelines.db.each_institution import name_institution
 from lb_pipelines.db.engine import LEAF_BUDGET, Database
 from lb_pipelines.db.partitions.leaves import (
     LEAF_PATIENCE,
@@ -170,16 +171,18 @@ def _carry_out(
     for move in plan.moves:
         act = promote if move.direction is Direction.PROMOTE else demote
         try:
-            report.moved[move.institution_id] = act(
-                database, move.institution_id, patience=move_patience
-            )
+            with name_institution(move.institution_id):
+                report.moved[move.institution_id] = act(
+                    database, move.institution_id, patience=move_patience
+                )
         except LeaderboardError as error:
             report.failures[move.institution_id] = error
     for owner, leaves in plan.missing.items():
         if owner in report.failures:
             continue  # Its move failed, so these leaves would have no tree to hang in.
         try:
-            report.made += create_missing(database, list(leaves), leaf_patience)
+            with name_institution(owner):
+                report.made += create_missing(database, list(leaves), leaf_patience)
         except LeaderboardError as error:
             report.failures[owner] = error
     with database.transaction() as connection:

@@ -69,11 +69,11 @@ class Patience:
         raise AssertionError("unreachable")
 
     @contextmanager
-    def suspended(self, connection: Connection) -> Iterator[None]:
-        """Within the block others who write are waited for, however long they take; a short wait
-        is for tables.
+    def suspended(self, database: Database, connection: Connection) -> Iterator[None]:
+        """Within the block others who write are waited for as long as `database` says, by default
+        however long they take; a short wait is for tables.
         """
-        set_lock_timeout(connection, None)
+        set_lock_timeout(connection, database.lock_timeout)
         yield
         set_lock_timeout(connection, self.lock_timeout)
 

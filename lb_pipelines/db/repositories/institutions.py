@@ -29,6 +29,11 @@ def every(connection: Connection) -> list[Institution]:
     return [Institution(*row) for row in queries.institutions.all_institutions(connection)]
 
 
+def active(connection: Connection) -> list[Institution]:
+    """The active institutions by id, settings not yet validated."""
+    return [institution for institution in every(connection) if institution.status == "ACTIVE"]
+
+
 def sizes(connection: Connection, ids: Collection[str]) -> dict[str, int]:
     """How many students each of these institutions has; who is not there is left out."""
     return dict(queries.institutions.sizes(connection, ids=list(ids)))

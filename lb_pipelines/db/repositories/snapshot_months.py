@@ -53,13 +53,15 @@ def _hang_back(database: Database, institution: Institution) -> None:
             if standing not in (Standing.PENDING, Standing.ALONE):
                 continue
             detaching.detach(database, leaf)
-            back = partial(_attach, institution=institution, entry=entry)
+            back = partial(_attach, database=database, institution=institution, entry=entry)
             DETACH_PATIENCE.run(database, leaf.name, back)
 
 
-def _attach(connection: Connection, institution: Institution, entry: PurgeEntry) -> None:
+def _attach(
+    connection: Connection, database: Database, institution: Institution, entry: PurgeEntry
+) -> None:
     leaf = detaching.snapshot_leaf(institution.id, entry.type, entry.month)
-    with DETACH_PATIENCE.suspended(connection):
+    with DETACH_PATIENCE.suspended(database, connection):
         writers.write_alone(connection, institution)
     # A renewal that found the leaf gone has renewed the copies alone.
     purges.catch_up(connection, institution, entry.type, entry.month, leaf.name)

@@ -8,4 +8,6 @@ WHERE m.day BETWEEN :first AND :last AND m.asset = ANY (CAST(:assets AS text[]))
 GROUP BY i.id, m.asset;
 
 -- name: since()
-SELECT id, created_at FROM lb.institutions WHERE status = 'ACTIVE';
+-- An instant beyond Python's would end the statement for all.
+SELECT id, least(greatest(created_at, '0001-01-02 00:00+00'), now())
+FROM lb.institutions WHERE status = 'ACTIVE';

@@ -12,12 +12,18 @@ UPDATE lb.legal_holds SET released_by = :released_by, released_at = now()
 WHERE institution_key = :institution_key AND hold = :hold AND released_at IS NULL;
 
 -- name: of_institution(institution_key)
-SELECT hold, type, first_month, last_month, until, released_at IS NOT NULL, placed_by, reason
+-- 'infinity' and dates beyond Python's are no bound at all.
+SELECT hold, type, CASE WHEN first_month BETWEEN '0001-01-01' AND '9999-11-30' THEN first_month END,
+       CASE WHEN last_month BETWEEN '0001-01-01' AND '9999-11-30' THEN last_month END,
+       CASE WHEN until BETWEEN '0001-01-01' AND '9999-11-30' THEN until END,
+       released_at IS NOT NULL, placed_by, reason
 FROM lb.legal_holds WHERE institution_key = :institution_key ORDER BY hold;
 
 -- name: every(institution_key)
 -- With all that the ledger knows; of one institution, or of all.
-SELECT i.id, h.hold, h.type, h.first_month, h.last_month, h.until, h.released_at IS NOT NULL,
+SELECT i.id, h.hold, h.type, CASE WHEN h.first_month BETWEEN '0001-01-01' AND '9999-11-30' THEN h.first_month END,
+       CASE WHEN h.last_month BETWEEN '0001-01-01' AND '9999-11-30' THEN h.last_month END,
+       CASE WHEN h.until BETWEEN '0001-01-01' AND '9999-11-30' THEN h.until END, h.released_at IS NOT NULL,
        h.placed_by, h.reason, h.placed_at, h.released_by, h.released_at
 FROM lb.legal_holds h
 JOIN lb.institutions i USING (institution_key)

@@ -45,6 +45,7 @@ from dagster import (
 from lb_pipelines.core.concurrently import Yielded, side_by_side
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
+from lb_pipelines.db.each_institution import WRITE_LOCK_TIMEOUT
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
 from lb_pipelines.db.transient import is_transient
@@ -247,7 +248,8 @@ class _Work:
             ranges=ranges,
             run_id=self.context.run.run_id,
             config=self.config,
-            database=self.database,
+            # Somebody else's hung session is not to keep the run from its end.
+            database=self.database.with_timeouts(lock=WRITE_LOCK_TIMEOUT),
             assets=self.assets,
             archive=self.archive,
             moves=self.config.moves(self.context.run.tags),

@@ -23,11 +23,12 @@ from pydantic import Field
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import local_day
 from lb_pipelines.core.retention import RetentionPolicy
+from lb_pipelines.db.each_institution import WRITE_LOCK_TIMEOUT, ask_each, with_short_waits
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
 from lb_pipelines.errors import LeaderboardError
-from lb_pipelines.orchestration.assets.family import markdown_table
 from lb_pipelines.orchestration.clock import Clock, utc_now
+from lb_pipelines.orchestration.failures import failures_table
 from lb_pipelines.orchestration.jobs import RETENTION, WORK_TAG
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 from lb_pipelines.orchestration.retention_jobs.shared import (
@@ -74,35 +75,33 @@ def purge_snapshots_job(export_root: Path, now: Clock = utc_now) -> JobDefinitio
         root = Path(config.export_directory or export_root)
         planned: list[PlannedPurge] = []
         purged: list[tuple[Institution, Purged]] = []
-        failed: dict[str, LeaderboardError] = {}
         chosen = None
         with refusals_told():
             if config.institution is not None:
                 chosen = institution_of(database, config.institution)
-        for institution in [chosen] if chosen else _every(database):
-            try:
-                if RetentionPolicy.of(institution).purge_grace is None:
-                    if chosen:
-                        context.log.info(f"{institution.id}: its settings turn purging off")
-                    continue
-                today = local_day(now(), institution.zone)
-                planned += purging.plan_purges(database, institution, today)
-                if config.dry_run:
-                    continue
-                purged += [
-                    (institution, one)
-                    for one in purging.purge(
-                        database,
-                        institution,
-                        today,
-                        actor_of(context, config.requested_by),
-                        root,
-                        on_step=context.log.info,
-                    )
-                ]
-            except LeaderboardError as error:
-                context.log.error(str(error))
-                failed[institution.id] = error
+
+        def purge(institution: Institution) -> None:
+            if RetentionPolicy.of(institution).purge_grace is None:
+                if chosen:
+                    context.log.info(f"{institution.id}: its settings turn purging off")
+                return
+            today = local_day(now(), institution.zone)
+            planned.extend(purging.plan_purges(with_short_waits(database), institution, today))
+            if config.dry_run:
+                return
+            done = purging.purge(
+                database.with_timeouts(lock=WRITE_LOCK_TIMEOUT),
+                institution,
+                today,
+                actor_of(context, config.requested_by),
+                root,
+                on_step=context.log.info,
+            )
+            purged.extend((institution, one) for one in done)
+
+        _, failed = ask_each([chosen] if chosen else _active(database), purge)
+        for error in failed.values():
+            context.log.error(str(error))
         if config.dry_run:
             _tell_plan(context, planned)
         else:
@@ -143,9 +142,9 @@ def purge_schedule(status: DefaultScheduleStatus) -> ScheduleDefinition:
     )
 
 
-def _every(database: Database) -> list[Institution]:
+def _active(database: Database) -> list[Institution]:
     with database.transaction() as connection:
-        return [one for one in institutions.every(connection) if one.status == "ACTIVE"]
+        return institutions.active(connection)
 
 
 def _tell_plan(context: OpExecutionContext, planned: Sequence[PlannedPurge]) -> None:
@@ -215,15 +214,9 @@ def _finish_erasures(
 
 
 def _failure(failed: dict[str, LeaderboardError]) -> Failure:
-    table = markdown_table(
-        [
-            {"institution": id, "what": error.thing, "remedy": error.remedy}
-            for id, error in failed.items()
-        ]
-    )
     return Failure(
         f"Purging failed for {', '.join(failed)}; the others are done. "
         + "; ".join(map(str, failed.values())),
-        metadata={"failed_institutions": MetadataValue.md(table)},
+        metadata={"failed_institutions": MetadataValue.md(failures_table(failed))},
         allow_retries=False,
     )
