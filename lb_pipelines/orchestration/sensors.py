@@ -20,6 +20,7 @@ from dagster import (
     sensor,
 )
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, contiguous_ranges
 from lb_pipelines.db.engine import Database
@@ -27,7 +28,6 @@ from lb_pipelines.db.repositories import institutions, progress
 from lb_pipelines.errors import LeaderboardError
 from lb_pipelines.materialize.staleness import EVER, stale_ranges, undisturbed
 from lb_pipelines.orchestration import requests
-from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.jobs import DAILY_LEADERBOARDS
 from lb_pipelines.orchestration.partitions import (
     INSTITUTION,

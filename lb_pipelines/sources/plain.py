@@ -70,17 +70,17 @@ def import_directory(
     database: Database,
     directory: Path,
     *,
+    today: date,
     skip_refused: bool = False,
-    today: date | None = None,
     progress: Progress = silent,
 ) -> ImportReport:
     """Import the files of a directory; raises `ImportRefused`, with the report, if it may not be.
 
-    `today` bounds the dates that are believed (a year ahead).
+    Dates more than a year after `today` are refused; it only bounds what is plausible, so it is
+    of no zone.
     """
     began = perf_counter()
     found = _present(directory)
-    today = today or date.today()  # noqa: DTZ011 - a bound of plausibility, in no zone
     report = ImportReport()
     _note_strangers(directory, found, report)
     with database.transaction() as connection:
