@@ -42,7 +42,7 @@ from lb_pipelines.supervisor.demo import DAYS_SHOWN, Demo
 LOCATION = "lb_pipelines"
 
 _PROJECT = Path(__file__).resolve().parents[1]
-_START_SECONDS = 180.0
+_START_SECONDS = 900.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

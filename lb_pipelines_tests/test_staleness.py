@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from lb_pipelines.clock import utc_now
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.words import BoardType
@@ -292,6 +293,7 @@ def test_boards_made_before_there_was_any_event_become_stale(database: Database)
     stored.assert_snapshots_equal_the_reference(database, school, {"CLASS": list(days)})
 
 
+@pytest.mark.present
 @pytest.mark.parametrize("left_alone", [True, False])
 def test_an_event_that_an_import_moves_makes_the_day_it_left_stale(
     database: Database, left_alone: bool
@@ -312,7 +314,7 @@ def test_an_event_that_an_import_moves_makes_the_day_it_left_stale(
     span = whole(school)
     aggregate(database, institution, span)
     snap(database, institution, span)
-    started = datetime.now(UTC)
+    started = utc_now()
     moved = moving._replace(occurred_at=worlds.at_local(new, time(12), school.zone))
     with database.transaction() as connection:
         row = connection.execute(
@@ -337,6 +339,7 @@ def test_an_event_that_an_import_moves_makes_the_day_it_left_stale(
     stored.assert_snapshots_equal_the_reference(database, school, {"CLASS": list(span)})
 
 
+@pytest.mark.present
 def test_of_many_institutions_those_are_looked_at_that_something_has_happened_to(
     database: Database,
 ) -> None:
@@ -348,7 +351,7 @@ def test_of_many_institutions_those_are_looked_at_that_something_has_happened_to
         schools[name] = school, institution
         aggregate(database, institution, whole(school))
         snap(database, institution, whole(school))
-    then = datetime.now(UTC)
+    then = utc_now()
 
     def come_in(name: str, day: date, updated_at: datetime) -> None:
         school, institution = schools[name]
@@ -358,8 +361,8 @@ def test_of_many_institutions_those_are_looked_at_that_something_has_happened_to
     def first_of(name: str) -> date:
         return whole(schools[name][0]).first
 
-    come_in("late", first_of("late"), datetime.now(UTC))
-    come_in("tomorrow", whole(schools["tomorrow"][0]).last + ONE_DAY, datetime.now(UTC))
+    come_in("late", first_of("late"), utc_now())
+    come_in("tomorrow", whole(schools["tomorrow"][0]).last + ONE_DAY, utc_now())
     # Each by itself: nothing else of the institution tells of it.
     come_in("aggregated", first_of("aggregated"), NOW)
     day = DayRange(first_of("aggregated"), first_of("aggregated"))
