@@ -13,13 +13,14 @@ SCALE ?= 1/10
 DATA ?= .lb/benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types contracts pytest screenshots benchmark benchmark-kernels format \
+.PHONY: help run test test-dates lint types contracts pytest screenshots benchmark benchmark-kernels format \
 	lock clean
 
 help:
 	@echo "make run              start everything; the UI's address comes last; Ctrl-C stops it"
 	@echo "make run OULAD=DIR    the same on the Open University's data (CSV or Parquet) in DIR"
 	@echo "make test             ruff, mypy, import contracts and all tests"
+	@echo "make test-dates       the tests that ask what time it is, on other days (libfaketime)"
 	@echo "make screenshots      the pictures of docs/, by a Chromium that is driven through the UI"
 	@echo "make benchmark        build the district of SCALE=$(SCALE) (1/100, 1/10, 1), measure its day"
 	@echo "make benchmark-kernels  the small kernels by themselves"
@@ -47,6 +48,10 @@ contracts: $(VENV)/.dev
 # by their number of tests the longest, which have few, would come last and one process would wait.
 pytest: $(VENV)/.dev
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+
+# On the 1st, the 29th to 31st, leap day, New Year, at changes of the clocks: lb_pipelines_tests/dates.py.
+test-dates: $(VENV)/.dev
+	$(BIN)/python -m lb_pipelines_tests.dates $(DATES)
 
 # The story of docs/ui.md, which takes a picture of every chapter.
 screenshots: $(VENV)/.dev

@@ -24,6 +24,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from benchmarks.harness import add_database_options, database_of, machine, machine_line
+from lb_pipelines.clock import utc_now
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.db import migrate
 from lb_pipelines.db.engine import Connection, Database
@@ -215,7 +216,7 @@ def measure_tick(database: Database, many: int, days: int, events: int) -> None:
         return staleness.find_stale_days(database, institution)
 
     print(f"{many} institutions, {days} days of seven assets each")
-    now = datetime.now(UTC)
+    now = utc_now()
     seconds = timed(lambda: [staleness.settle(database, one, now) for one in everybody])
     print(f"all institutions settled for the first time: {seconds:.2f} s")
     assert not changed()

@@ -9,7 +9,7 @@ The rooms, from the inside out (an inner room never imports an outer one; a test
 - `sources`: how point events and dimensions come in.
 - `service`: reading what lasts: boards, histories, trends, the exact rank of anybody.
 - `orchestration`: the Dagster layer: partitions, assets, jobs, schedules, sensors.
-- `settings`: what the environment decides.
+- `settings`: what the environment decides; `clock`: what time it is.
 - `cli`, `run` with `supervisor`: what a person types, and what that starts.
 """
 

@@ -24,12 +24,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.db import migrate
 from lb_pipelines.db.embedded import private_directory
 from lb_pipelines.db.engine import Database
@@ -42,7 +42,7 @@ from lb_pipelines.supervisor.demo import DAYS_SHOWN, Demo
 LOCATION = "lb_pipelines"
 
 _PROJECT = Path(__file__).resolve().parents[1]
-_START_SECONDS = 180.0
+_START_SECONDS = 900.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -100,11 +100,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
 class Supervisor:
     """One start of everything; what has to be undone at its end is put on `stack`."""
 
-    def __init__(self, settings: Settings, console: Console, stack: ExitStack) -> None:
+    def __init__(
+        self, settings: Settings, console: Console, stack: ExitStack, now: Clock = utc_now
+    ) -> None:
         self.settings = settings
         self.home = settings.home
         self.console = console
         self.stack = stack
+        self.now = now
         self.children = Children(str(self.home), self.home / "logs")
         self.dagster_home = self.home / "dagster"
         self.environment: dict[str, str] = {}
@@ -126,7 +129,11 @@ class Supervisor:
         demo = Demo(database, self.home / "demo.json")
         with self._step("Data", moves=True) as say:
             invent = self.settings.external_url is None
-            say(demo.bring(oulad_directory=oulad, invent=invent, console=self.console))
+            say(
+                demo.bring(
+                    oulad_directory=oulad, invent=invent, now=self.now(), console=self.console
+                )
+            )
         with self._step("Dagster") as say:
             self._wait("code server", lambda: _accepts(code_server))
             client = self._start_webserver()
@@ -227,7 +234,7 @@ class Supervisor:
         self, database: Database, demo: Demo, client: DagsterClient, code_server: str
     ) -> tuple[list[str], int]:
         """Runs launched for days without boards, and how many runs an earlier end interrupted."""
-        now = datetime.now(UTC)
+        now = self.now()
         at_work = client.at_work()
         missing = demo.missing(now) if demo else {}
         if not at_work and not missing:

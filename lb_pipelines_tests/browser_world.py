@@ -12,12 +12,13 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
 
+from lb_pipelines.clock import utc_now
 from lb_pipelines.core.periods import ONE_DAY, DayRange, month_start
 from lb_pipelines.db.engine import Database
 from lb_pipelines.run import Supervisor
@@ -91,7 +92,7 @@ class World:
 def started(database: Database, home: Path) -> Iterator[World]:
     """The product over this database, which is migrated and empty, as long as the block lasts."""
     spec = district.District(
-        end_day=district.last_day_over(datetime.now(UTC)),
+        end_day=district.last_day_over(utc_now()),
         students=240,
         classes=12,
         subjects=6,

@@ -14,8 +14,8 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import hypothesis
@@ -24,6 +24,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 from sqlalchemy.engine import URL
 
+from lb_pipelines import clock
 from lb_pipelines.db.embedded import EmbeddedServer
 from lb_pipelines.db.engine import Database, normalize_url
 from lb_pipelines.db.migrate import upgrade
@@ -50,6 +51,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _DATABASE_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.database)
+
+
+class _WatchedClock:
+    """What `lb_pipelines.clock` asks, in the place of `datetime`: notes that it was asked."""
+
+    def __init__(self) -> None:
+        self.was_asked = False
+
+    def now(self, zone: tzinfo) -> datetime:
+        self.was_asked = True
+        return datetime.now(zone)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that asks what time it is without the marker `present`: on other dates than
+    today's, only those that carry it run (`dates`).
+    """
+    watched = _WatchedClock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "datetime", watched)
+        result = yield
+    if watched.was_asked and item.get_closest_marker("present") is None:
+        pytest.fail("It asks what time it is: mark it with pytest.mark.present")
+    return result
 
 
 class _Databases:
@@ -93,14 +119,6 @@ class _Databases:
     def _run(self, statement: psycopg.sql.Composed) -> None:
         with psycopg.connect(libpq_url(self.server), autocommit=True) as connection:
             connection.execute(statement)
-
-
-def wait_until(ready: Callable[[], bool]) -> None:
-    """Ask until it is so; fails after a minute."""
-    deadline = time.monotonic() + 60
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def libpq_url(url: URL) -> str:

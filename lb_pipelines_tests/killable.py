@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import traceback
 from datetime import date
 from functools import partial
@@ -20,6 +21,7 @@ from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
 from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.materialize.results import Provenance
+from lb_pipelines_tests.waiting import LIMIT_SECONDS
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__])
@@ -29,27 +31,34 @@ READY, DONE = "ready", "done"
 
 class Worker:
     """A process that makes all assets of an institution's days, one after the other; with
-    `renew_as_of`, its day, snapshots in the archive too.
+    `renew_as_of`, its day, snapshots in the archive too. Where `words` is given, it does not go on
+    after so many and waits to be killed, however late that comes.
 
     `next()` gives what it says: `READY`, a materialized day each, at last `DONE`; None once it
     has ended without a word. An error inside it is raised here.
     """
 
     def __init__(
-        self, url: str, institution_id: str, days: DayRange, renew_as_of: date | None = None
+        self,
+        url: str,
+        institution_id: str,
+        days: DayRange,
+        renew_as_of: date | None = None,
+        *,
+        words: int | None = None,
     ) -> None:
         self._hears, says = _context.Pipe(duplex=False)
         self.process = _context.Process(
             target=_work,
-            args=(says, url, institution_id, days.first, days.last, renew_as_of),
+            args=(says, url, institution_id, days.first, days.last, renew_as_of, words),
             daemon=True,
         )
         self.process.start()
         says.close()
 
-    def next(self, timeout: float = 60) -> str | None:
-        if not self._hears.poll(timeout):
-            raise TimeoutError("the process said nothing for a minute: does it wait for a lock?")
+    def next(self) -> str | None:
+        if not self._hears.poll(LIMIT_SECONDS):
+            raise TimeoutError("the process says nothing: does it wait for a lock?")
         try:
             kind, text = self._hears.recv()
         except EOFError:
@@ -85,15 +94,25 @@ def _work(
     first: date,
     last: date,
     renew_as_of: date | None,
+    words: int | None,
 ) -> None:
+    said = 0
+
+    def say(word: str) -> None:
+        nonlocal said
+        while said == words:
+            signal.pause()
+        says.send(("said", word))
+        said += 1
+
     try:
-        says.send(("said", READY))
+        say(READY)
         database = Database(url)
         with database.transaction() as connection:
             institution = institutions.find_active(connection, institution_id)
         days, run = DayRange(first, last), Provenance(f"process {os.getpid()}")
         for result in aggregates.materialize(database, institution, days, run):
-            says.send(("said", str(result.day)))
+            say(str(result.day))
         renewing = partial(
             snapshots.materialize,
             rematerialize_archived=renew_as_of is not None,
@@ -103,7 +122,7 @@ def _work(
             for type in BoardType:
                 arguments: tuple[Any, ...] = (database, institution, type, days, run)
                 for result in make(*arguments):
-                    says.send(("said", f"{type} {result.day}"))
-        says.send(("said", DONE))
+                    say(f"{type} {result.day}")
+        say(DONE)
     except BaseException:
         says.send(("error", traceback.format_exc()))

@@ -180,3 +180,12 @@ def digest(institution: Institution, moved: Mapping[Key, int]) -> str:
 
 def year_of(day: date, start_month: int = 8) -> str:
     return academic_year(day, start_month)
+
+
+def lock_waiters(observer: Connection) -> list[int]:
+    """The backends of this database that wait for an advisory lock; `observer` is in autocommit."""
+    found = observer.execute(
+        "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid)"
+        " WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+    ).fetchall()
+    return [pid for (pid,) in found]

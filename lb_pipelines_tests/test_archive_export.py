@@ -28,6 +28,7 @@ from lb_pipelines.retention.importing import import_export
 from lb_pipelines_tests import archives
 from lb_pipelines_tests.archives import AUGUST, ID, JULY, SOMEBODY, archived
 from lb_pipelines_tests.conftest import libpq_url
+from lb_pipelines_tests.waiting import LIMIT_SECONDS
 
 TODAY = date(2024, 4, 1)
 ALL = ArchiveSelection()
@@ -193,7 +194,7 @@ def test_a_killed_export_leaves_nothing_that_looks_like_one(
         target=_export_and_stop, args=(libpq_url(database.url), directory, there), daemon=True
     )
     process.start()
-    assert here.poll(60)
+    assert here.poll(LIMIT_SECONDS)
     process.kill()
     process.join()
     assert process.exitcode == -9

@@ -29,6 +29,9 @@ from lb_pipelines_tests import browser, browser_world
 from lb_pipelines_tests.browser import VIEW, Person
 from lb_pipelines_tests.browser_world import World
 
+# Daemon, schedules and sensors go by the present.
+pytestmark = pytest.mark.present
+
 PROJECT = Path(__file__).resolve().parents[1]
 OTHERS = (ARCHIVE, INSIGHT)
 
@@ -152,7 +155,7 @@ def test_a_day_is_materialized_by_clicking(person: Person, world: World) -> None
     person.open_asset("class_snapshots")
     person.open_tab("Partitions")
     person.sees_statuses(day, "gray", "green")
-    person.click(person.page.locator(f'[data-tooltip="{day}"]'))
+    person.click(person.scroll_to_day(day))
     person.click(person.page.locator('[data-tooltip="inst_101"]'))
     person.sees(f"{day}|inst_101")
     for word in ("Materialized", "largest_boards", "inst_101_CLASS_"):
@@ -252,7 +255,7 @@ def test_a_late_event_is_corrected(person: Person, world: World) -> None:
     person.go_to("Catalog")
     person.open_asset("campus_snapshots")
     person.open_tab("Partitions")
-    person.click(person.page.locator(f'[data-tooltip="{day}"]'))
+    person.click(person.scroll_to_day(day.isoformat()))
     person.click(person.page.locator('[data-tooltip="inst_101"]'))
     person.sees(re.compile(r"^5,\d\d\d$"))
 

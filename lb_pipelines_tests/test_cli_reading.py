@@ -321,6 +321,7 @@ def test_around_shows_neighbours_and_points_at_the_student(schools: Schools) -> 
     assert [row[1] for row in rows if row[-1] == "<"] == [middle[1]]
 
 
+@pytest.mark.present
 def test_trends_of_a_board_with_a_plot(schools: Schools) -> None:
     options = (*schools.board, "--months", 2, "--today", DAYS.last)
     points = asked("trends", *options)["points"]
@@ -337,6 +338,7 @@ def test_trends_of_a_board_with_a_plot(schools: Schools) -> None:
     assert "no trends in these months" in run("trends", *schools.board, "--months", 1).stdout
 
 
+@pytest.mark.present
 def test_trends_of_a_student_are_exact_and_told_in_signs(schools: Schools) -> None:
     student = schools.places("weekly", DAYS.last)[-1][1]
     options = (*schools.board, "--student", student, "--months", 2, "--today", DAYS.last)
@@ -490,6 +492,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
 _CLASS = (*NORTH, "--reference", "a")
 
 
+@pytest.mark.present
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from lb_pipelines.core.periods import DayRange
+from lb_pipelines.clock import utc_now
+from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.engine import Database
 from lb_pipelines.materialize import snapshots, trends
@@ -42,7 +43,8 @@ MOMENT = ("Europe/London", date(2023, 10, 29))
 DAYS = DayRange(date(2023, 10, 25), date(2023, 11, 3))
 ALWAYS = 36_500
 NORTH = {"leaderboardRetention": {"term": ALWAYS, "all-time": ALWAYS}}
-FUTURE = date.today() + timedelta(days=30)  # noqa: DTZ011
+# No retention lets anything expire before it.
+FUTURE = date(2999, 12, 31)
 NORTH_DAYS = ("--institution", "north", "--from", DAYS.first, "--to", DAYS.last)
 
 
@@ -231,6 +233,7 @@ def test_what_is_destructive_is_only_shown_unless_told_to_execute() -> None:
             assert parameter.name != "execute" or parameter.default is False, words
 
 
+@pytest.mark.present
 def test_a_plan_shows_what_has_expired_and_moves_nothing(lb: Lb, district: Database) -> None:
     before = state(district)
     plan = told(lb("archive", "plan", "--json"))["plan"]
@@ -260,6 +263,7 @@ def test_a_plan_can_be_asked_for_another_day_and_for_a_part(lb: Lb) -> None:
     assert plan[0]["cutoff"] == (DAYS.first + timedelta(days=2)).isoformat()
 
 
+@pytest.mark.present
 def test_a_sweep_archives_what_the_plan_said_and_the_second_finds_nothing(
     lb: Lb, district: Database
 ) -> None:
@@ -281,6 +285,7 @@ def test_a_sweep_archives_what_the_plan_said_and_the_second_finds_nothing(
     assert moved(district) == now
 
 
+@pytest.mark.present
 def test_one_wrong_setting_stops_one_institution(lb: Lb, district: Database) -> None:
     query(
         district,
@@ -299,6 +304,7 @@ def test_one_wrong_setting_stops_one_institution(lb: Lb, district: Database) -> 
     assert "Set it to" in result.stderr
 
 
+@pytest.mark.present
 def test_without_names_only_active_institutions_are_meant(lb: Lb, district: Database) -> None:
     query(district, "UPDATE lb.institutions SET status = 'INACTIVE' WHERE id = 'north'")
     plan = told(lb("archive", "plan", "--json"))["plan"]
@@ -360,6 +366,7 @@ def test_a_selection_is_what_it_says(
     assert (expected > 0) == (condition != "false")
 
 
+@pytest.mark.present
 def test_the_ledger_tells_sweeps_and_restores_the_latest_first(archived: Lb) -> None:
     choice = ("--institution", "north", "--granularity", "daily", "--until", FUTURE)
     restored = told(archived("restore", *choice, "--execute", "--json"))["restored"]
@@ -396,6 +403,7 @@ def test_verification_passes_until_a_copy_differs(archived: Lb, district: Databa
     assert told(archived("archive", "verify", *elsewhere, "--json"))["verdicts"][1]["copies"] == 0
 
 
+@pytest.mark.present
 def test_a_restore_is_shown_first_and_holds_until_its_day(archived: Lb, district: Database) -> None:
     before = state(district)
     choice = ("--institution", "north", "--granularity", "daily", "--until", FUTURE)
@@ -419,6 +427,7 @@ def test_a_restore_is_shown_first_and_holds_until_its_day(archived: Lb, district
     assert (again["rows"], again["archiveRun"]) == (0, None)
 
 
+@pytest.mark.present
 @pytest.mark.parametrize("execute", [(), ("--execute",)])
 def test_a_restore_into_the_past_is_refused_when_shown_too(
     looking: Database, execute: tuple[str, ...]
@@ -427,6 +436,7 @@ def test_a_restore_into_the_past_is_refused_when_shown_too(
     assert told(refused, exit_code=1)["error"] == "InvalidSelection"
 
 
+@pytest.mark.present
 def test_archived_boards_are_made_anew_only_when_told_to(archived: Lb, district: Database) -> None:
     day = DAYS.first
     query(
@@ -461,12 +471,14 @@ def test_archived_boards_are_made_anew_only_when_told_to(archived: Lb, district:
     assert told(archived("archive", "verify", "--json"))["verdicts"][0]["wrong"] == 0
 
 
+@pytest.mark.present
 def test_days_that_are_not_over_are_not_made(lb: Lb) -> None:
-    today = date.today() + timedelta(days=2)  # noqa: DTZ011
-    choice = ("--institution", "north", "--from", DAYS.first, "--to", today)
+    after_tomorrow = utc_now().date() + 2 * ONE_DAY
+    choice = ("--institution", "north", "--from", DAYS.first, "--to", after_tomorrow)
     assert told(lb("rematerialize", *choice, "--json"), 1)["error"] == "InvalidSelection"
 
 
+@pytest.mark.present
 def test_a_hold_keeps_everything_where_it_is_until_it_is_released(
     archived: Lb, district: Database
 ) -> None:
@@ -498,6 +510,7 @@ def test_a_hold_keeps_everything_where_it_is_until_it_is_released(
     assert moved(district)["daily"][0] == 0
 
 
+@pytest.mark.present
 def test_an_export_is_checked_and_comes_back(
     archived: Lb, district: Database, tmp_path: Path
 ) -> None:
@@ -533,6 +546,7 @@ def test_an_export_is_checked_and_comes_back(
     assert file.name in damaged["thing"]
 
 
+@pytest.mark.present
 def test_a_purge_goes_in_two_phases_and_the_archive_stays(
     lb: Lb, district: Database, tmp_path: Path
 ) -> None:
@@ -566,6 +580,7 @@ def test_a_purge_goes_in_two_phases_and_the_archive_stays(
     assert told(lb("archive", "verify", "--json"))["verdicts"][0]["wrong"] == 0
 
 
+@pytest.mark.present
 def test_nothing_is_purged_of_who_has_not_asked_for_it(looking: Database) -> None:
     assert told(run("purge", "plan", "--json"))["plan"] == []
     (line, *_) = told(run("purge", "plan", "--institution", "south", "--json"))["plan"]
@@ -587,6 +602,7 @@ def naming(district: Database, student: str) -> int:
     )
 
 
+@pytest.mark.present
 def test_an_erasure_is_shown_first_and_names_nobody(
     archived: Lb, district: Database, tmp_path: Path
 ) -> None:
@@ -614,6 +630,7 @@ def test_an_erasure_is_shown_first_and_names_nobody(
     assert told(again, 1)["error"] in ("UnknownStudent", "InvalidErasure")
 
 
+@pytest.mark.present
 def test_an_export_out_of_reach_is_left_to_be_finished(
     archived: Lb, district: Database, tmp_path: Path
 ) -> None:
@@ -634,6 +651,7 @@ def test_an_export_out_of_reach_is_left_to_be_finished(
 _NORTH = ("--institution", "north")
 
 
+@pytest.mark.present
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

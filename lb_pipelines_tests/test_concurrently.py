@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from lb_pipelines.core.concurrently import Ended, Yielded, side_by_side
+from lb_pipelines_tests.waiting import LIMIT_SECONDS
 
 
 def counting(number: int) -> Iterator[int]:
@@ -39,7 +40,7 @@ def test_two_are_at_work_at_once_and_no_more() -> None:
     def meeting(number: int) -> Iterator[int]:
         assert at_work.acquire(blocking=False), "a third was at work"
         # Passed only by two together.
-        meet.wait(timeout=60)
+        meet.wait(LIMIT_SECONDS)
         yield number
         at_work.release()
 
@@ -57,7 +58,7 @@ def test_heavy_pieces_do_not_meet(threads: int) -> None:
     def meeting(weight: int) -> Iterator[int]:
         begun.append(weight)
         # So that no thread takes two before each has one.
-        meet.wait(timeout=60)
+        meet.wait(LIMIT_SECONDS)
         yield weight
 
     weights = {9: 90, 1: 10, 8: 80, 7: 70, 3: 30, 2: 20}

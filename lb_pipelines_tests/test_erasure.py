@@ -41,6 +41,7 @@ from lb_pipelines.sources import district, loading, plain
 from lb_pipelines_tests import stored, worlds
 from lb_pipelines_tests.oracle import School, renamed
 from lb_pipelines_tests.test_trends import stored_trends
+from lb_pipelines_tests.waiting import LIMIT_SECONDS
 
 RUN = Provenance("run")
 CLERK = Actor("A clerk", "run-7")
@@ -494,7 +495,7 @@ def test_an_erasure_killed_anywhere_is_whole_or_not_there_and_is_finished(
         target=_killed, args=(url, world.institution.id, world.victim, world.today, at)
     )
     process.start()
-    process.join(60)
+    process.join(LIMIT_SECONDS)
     assert process.exitcode == -signal.SIGKILL
     if at in STEPS[:4]:
         assert everything(database) == was
@@ -630,5 +631,5 @@ def test_an_import_under_way_keeps_an_erasure_waiting(database: Database, tmp_pa
                 " event_id, amount) SELECT '2024-02-05Z', institution_key, student_key, 'bob-9', 1"
                 " FROM lb.students WHERE id = 'bob'"
             )
-        assert erasure.result(60).counts["events"] == 5
+        assert erasure.result(LIMIT_SECONDS).counts["events"] == 5
     assert named(database, "bob") == []

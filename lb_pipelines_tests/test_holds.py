@@ -17,6 +17,7 @@ from lb_pipelines.retention.actor import Actor
 from lb_pipelines.retention.sweeping import sweep
 from lb_pipelines_tests import archives
 from lb_pipelines_tests.archives import AUGUST, JULY, SOMEBODY
+from lb_pipelines_tests.waiting import LIMIT_SECONDS
 
 TODAY = date(2024, 3, 1)
 
@@ -129,6 +130,6 @@ def test_a_batch_in_flight_does_not_pass_a_hold_placed_before_it_commits(
                 while waiting(observer) < 2:
                     assert not placing.done()
                     assert not sweeping.done()
-        placing.result(30)
-        assert sweeping.result(30).rows == 0
+        placing.result(LIMIT_SECONDS)
+        assert sweeping.result(LIMIT_SECONDS).rows == 0
     assert archives.archived(database) == []

@@ -36,6 +36,7 @@ from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.materialize.results import Provenance
 from lb_pipelines_tests import stored, worlds
 from lb_pipelines_tests.conftest import _SERVER_SETTINGS, _Databases, libpq_url
+from lb_pipelines_tests.waiting import LIMIT_SECONDS
 
 PACKAGE = Path(lb_pipelines.__file__).parent
 RUN = Provenance("run")
@@ -480,7 +481,7 @@ def test_threads_that_share_a_pool_never_meet(reader: Database) -> None:
     start = threading.Barrier(6)
 
     def read(number: int) -> None:
-        start.wait(10)
+        start.wait(LIMIT_SECONDS)
         for turn in range(40):
             id = (READ, VICTIM, EMPTY)[(number + turn) % 3]
             if turn % 5 == 4:
@@ -490,7 +491,7 @@ def test_threads_that_share_a_pool_never_meet(reader: Database) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         for result in [pool.submit(read, number) for number in range(6)]:
-            result.result(60)
+            result.result(LIMIT_SECONDS)
 
 
 def test_connections_that_the_server_has_ended_are_replaced(
@@ -581,12 +582,12 @@ def test_an_owner_who_may_make_roles_needs_nobody() -> None:
         # The rest of a migration is no business of another database; Alembic is not for threads.
         def make_roles(database: Database) -> None:
             with database.transaction() as connection:
-                start.wait(30)
+                start.wait(LIMIT_SECONDS)
                 connection.execute(_MAKE_ROLES)
 
         with ThreadPoolExecutor(3) as pool:
             for result in [pool.submit(make_roles, database) for database in databases]:
-                result.result(60)
+                result.result(LIMIT_SECONDS)
         for database in databases:
             upgrade(database)
         live_as(first)

@@ -137,13 +137,14 @@ def test_killed_at_any_moment_and_run_again(database: Database) -> None:
     hits = attempts = 0
     while hits < KILLS:
         attempts += 1
-        assert attempts <= 4 * KILLS, "the process is done before it can be killed"
-        worker = Worker(url, institution.id, days)
-        started = time.perf_counter()
+        assert attempts <= 4 * KILLS, "the process is done before it is killed"
         # Each kill in a later part of the work: all statements of all assets get their turn.
         listen = 1 + hits * words // KILLS + chance.randrange(words // KILLS)
+        worker = Worker(url, institution.id, days, words=listen + 2)
+        started = time.perf_counter()
         heard = list(itertools.takewhile(DONE.__ne__, (worker.next() for _ in range(listen))))
         pace = (time.perf_counter() - started) / (1 + len(heard))
+        # Any moment is right; after two more words the process waits for it.
         time.sleep(chance.random() * 2 * pace)
         hits += worker.kill()
         assert_every_day_is_whole(database, school, institution)
@@ -213,13 +214,15 @@ def test_one_of_two_processes_is_killed(database: Database) -> None:
     school, institution, days = load(database, 3)
     url = libpq_url(database.url)
     for number in itertools.count(1):
-        survivor, victim = (Worker(url, institution.id, days) for _ in range(2))
-        for _ in range(chance.randrange(1, 4 * len(days))):
+        listen = chance.randrange(1, 4 * len(days))
+        survivor = Worker(url, institution.id, days)
+        victim = Worker(url, institution.id, days, words=listen + 2)
+        for _ in range(listen):
             if victim.next() == DONE:
                 break
         hit = victim.kill()
         survivor.finish()
         if hit:
             break
-        assert number < 10, "the process is done before it can be killed"
+        assert number < 10, "the process is done before it is killed"
     assert_as_if_nothing_had_happened(database, school, institution, days)

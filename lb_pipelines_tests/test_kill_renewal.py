@@ -100,19 +100,20 @@ def test_killed_at_any_moment_of_a_renewal(database: Database) -> None:
     hits = attempts = 0
     while hits < KILLS:
         attempts += 1
-        assert attempts <= 4 * KILLS, "the process is done before it can be killed"
+        assert attempts <= 4 * KILLS, "the process is done before it is killed"
         everywhere = late_event(
             school, days.first, class_id="a", subject="a", campus="a", amount=attempts
         )
         stamp = everywhere.updated_at.replace(microsecond=attempts)
         school = change(database, institution, school, [everywhere._replace(updated_at=stamp)])
         school = changed_within(database, institution, school, days, chance, attempts)
-        worker = Worker(url, institution.id, days, TODAY)
-        started = time.perf_counter()
         # Aggregates first; each kill in a later part of the snapshots of three types.
         listen = 1 + len(days) + hits * 3 * len(days) // KILLS
+        worker = Worker(url, institution.id, days, TODAY, words=listen + 2)
+        started = time.perf_counter()
         heard = list(itertools.takewhile(DONE.__ne__, (worker.next() for _ in range(listen))))
         pace = (time.perf_counter() - started) / (1 + len(heard))
+        # Any moment is right; after two more words the process waits for it.
         time.sleep(chance.random() * 2 * pace)
         hits += worker.kill()
         wait_for_the_dead(database, institution)

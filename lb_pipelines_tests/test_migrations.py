@@ -13,6 +13,7 @@ from lb_pipelines.db.engine import Database
 from lb_pipelines.db.migrate import downgrade, upgrade
 from lb_pipelines.db.partitions import ensure_snapshot_months
 from lb_pipelines_tests.partition_rows import fill
+from lb_pipelines_tests.waiting import LIMIT_SECONDS
 
 # Everything a migration can make, as text that does not depend on oids.
 _SCHEMA = """
@@ -100,13 +101,13 @@ def test_two_upgrades_at_once_make_one_schema(empty: Database, database: Databas
 
     def migrate() -> None:
         mine = Database(empty.url)
-        start.wait(10)
+        start.wait(LIMIT_SECONDS)
         upgrade(mine)
         mine.close()
 
     with ThreadPoolExecutor(3) as pool:
         for result in [pool.submit(migrate) for _ in range(3)]:
-            result.result(60)
+            result.result(LIMIT_SECONDS)
     assert schema(empty) == schema(database)
     assert len(version(empty)) == 1
     empty.close()

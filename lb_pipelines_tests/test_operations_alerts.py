@@ -13,6 +13,7 @@ from dagster import DagsterInstance, build_sensor_context, job, op
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db.engine import Database
 from lb_pipelines.errors import InvalidEnvironment
+from lb_pipelines.orchestration.alerts import delivery
 from lb_pipelines.orchestration.alerts.delivery import channels
 from lb_pipelines.orchestration.alerts.sensor import ALERTS_SENSOR
 from lb_pipelines.orchestration.build import build_defs
@@ -20,6 +21,7 @@ from lb_pipelines.orchestration.partitions import Rectangle
 from lb_pipelines.settings import AlertSettings, Settings
 from lb_pipelines_tests.orchestration_district import START, District
 from lb_pipelines_tests.receivers import HttpReceiver, MailReceiver
+from lb_pipelines_tests.waiting import LIMIT_SECONDS
 
 DAY = DayRange(date(2024, 4, 1), date(2024, 4, 1))
 BROKEN = '{"leaderboardRanking": "best"}'
@@ -52,7 +54,9 @@ class Ticks:
 
 
 @pytest.fixture
-def district(database: Database, tmp_path) -> Iterator[District]:
+def district(database: Database, tmp_path, monkeypatch: pytest.MonkeyPatch) -> Iterator[District]:
+    # The receivers are threads of this process: on a slow machine they answer when they can.
+    monkeypatch.setattr(delivery, "_SECONDS", LIMIT_SECONDS)
     with DagsterInstance.ephemeral() as instance:
         district = District(database, instance, Settings(home=tmp_path, start_day=START))
         district.add("a")

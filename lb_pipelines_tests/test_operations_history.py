@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from dagster import (
     RunsFilter,
 )
 
+from lb_pipelines.clock import utc_now
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db.engine import Database
 from lb_pipelines.orchestration.history_pruning import HISTORY_PRUNING, PruningConfig
@@ -84,6 +85,7 @@ def pages(district: District) -> dict[str, Any]:
     return shown
 
 
+@pytest.mark.present
 def test_what_goes_is_missed_by_nobody(district: District) -> None:
     database, instance = district.database, district.instance
     district.add("a")
@@ -102,7 +104,7 @@ def test_what_goes_is_missed_by_nobody(district: District) -> None:
         sql(database, "INSERT INTO job_ticks (job_origin_id, selector_id, status, type, timestamp,"
             " tick_body) VALUES ('o', 's', 'SKIPPED', 'SENSOR',"
             f" now() - interval '{days} days', '')")  # fmt: skip
-    district.now = datetime.now(UTC) + timedelta(days=100)
+    district.now = utc_now() + timedelta(days=100)
 
     def rows() -> list[Any]:
         tables = ("event_logs", "asset_event_tags", "asset_check_executions", "runs", "job_ticks")
@@ -171,6 +173,7 @@ def test_what_goes_is_missed_by_nobody(district: District) -> None:
     assert len(instance.get_runs(RunsFilter(run_ids=[unfinished.run_id]))) == 1
 
 
+@pytest.mark.present
 def test_what_something_at_work_stands_on_stays(district: District) -> None:
     database, instance = district.database, district.instance
     district.add("a")
@@ -180,7 +183,7 @@ def test_what_something_at_work_stands_on_stays(district: District) -> None:
     sql(database, f"UPDATE runs SET status = 'STARTED' WHERE run_id = '{last.run_id}'")
     sql(database, "INSERT INTO bulk_actions (key, status, timestamp, body)"
         " VALUES ('months', 'REQUESTED', now(), '')")  # fmt: skip
-    district.now = datetime.now(UTC) + timedelta(days=100)
+    district.now = utc_now() + timedelta(days=100)
 
     def logs() -> list[int]:
         return [len(instance.all_logs(run.run_id)) for run in (of_backfill, gone_on_from)]

@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy
@@ -34,6 +34,10 @@ from lb_pipelines.orchestration.retention_sensor import RETENTION_SENSOR
 from lb_pipelines.settings import DAGSTER_SCHEMA, dagster_storage_url
 from lb_pipelines_tests.orchestration_district import add_institution
 from lb_pipelines_tests.receivers import HttpReceiver
+from lb_pipelines_tests.waiting import LIMIT_SECONDS, wait_until
+
+# Daemon, schedules and sensors go by the present.
+pytestmark = pytest.mark.present
 
 PROJECT = Path(__file__).resolve().parents[1]
 APRIL = DayRange(date(2024, 4, 1), date(2024, 4, 30))
@@ -44,9 +48,6 @@ FOR_EVER = {"weekly": 36_500, "monthly": 36_500, "term": 36_500, "all-time": 36_
 MENDED = json.dumps({"leaderboardRetention": {**FOR_EVER, "daily": 36_500}})
 BROKEN = json.dumps({**json.loads(MENDED), "leaderboardRanking": "best"})
 EXPIRING = json.dumps({"leaderboardRetention": {**FOR_EVER, "daily": 30}})
-# Far more than it takes on a machine with nothing to spare.
-DEADLINE_SECONDS = 240
-
 # The daemon itself, but looking after backfills every second and not every thirty.
 DAEMON = """
 from dagster._daemon import cli, controller
@@ -100,6 +101,9 @@ query ($id: String!) {
 }"""
 
 
+T = TypeVar("T")
+
+
 class Dagster:
     """Everything that Dagster runs for one database."""
 
@@ -110,12 +114,14 @@ class Dagster:
         with database.transaction() as connection:
             connection.execute(f"CREATE SCHEMA {DAGSTER_SCHEMA}")
         shutil.copyfile(PROJECT / "dagster.yaml", home / "dagster.yaml")
+        # What moves the clock of processes is found there (see `dates`).
+        inherited = filter(None, [os.environ.get("PYTHONPATH")])
         self.environment = {
             "DAGSTER_HOME": str(home),
             "LB_DATABASE_URL": url,
             "LB_DAGSTER_DATABASE_URL": dagster_storage_url(url),
             "LB_START_DAY": "2024-01-01",
-            "PYTHONPATH": str(PROJECT),
+            "PYTHONPATH": os.pathsep.join([str(PROJECT), *inherited]),
         }
         self._processes: list[subprocess.Popen[bytes]] = []
         with socket.socket() as free:
@@ -158,15 +164,17 @@ class Dagster:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    def wait(self, what: str, ready: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while time.monotonic() < deadline:
-            found = ready()
-            if found:
-                return found
-            time.sleep(0.2)
-        logs = "\n".join(log.read_text()[-3000:] for log in self.home.glob("*.log"))
-        pytest.fail(f"{what} not there after {DEADLINE_SECONDS} s\n{logs}")
+    def wait(self, what: str, ask: Callable[[], T]) -> T:
+        """Ask until it is there; fail once a process that could bring it has ended."""
+
+        def ask_and_watch() -> T:
+            answer = ask()
+            if not answer and any(process.poll() is not None for process in self._processes):
+                logs = "\n".join(log.read_text()[-3000:] for log in self.home.glob("*.log"))
+                pytest.fail(f"a process has ended, so {what} will not come\n{logs}")
+            return answer
+
+        return wait_until(ask_and_watch, pause=0.2)
 
     def _up(self) -> bool:
         try:
@@ -180,7 +188,7 @@ class Dagster:
             json.dumps({"query": query, "variables": variables}).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=LIMIT_SECONDS) as answer:
             body = json.load(answer)
         assert not body.get("errors"), body
         [(_, value)] = body["data"].items()
@@ -347,7 +355,7 @@ def test_what_failed_is_done_alone_when_it_is_done_again(
         [told] = dagster.wait("the alert", alerts)
         assert [row["institution"] for row in told["institutions"]] == ["broken"]
         assert told["runUrl"] == f"http://127.0.0.1:{dagster.port}/runs/{failed.run_id}"
-        with urllib.request.urlopen(told["runUrl"], timeout=60) as page:
+        with urllib.request.urlopen(told["runUrl"], timeout=LIMIT_SECONDS) as page:
             assert page.status == 200
 
 

@@ -26,8 +26,8 @@ from lb_pipelines.orchestration.event_storage import BatchingEventLogStorage
 from lb_pipelines.orchestration.jobs import DAILY_ASSETS
 from lb_pipelines.orchestration.partitions import Rectangle
 from lb_pipelines.settings import DAGSTER_SCHEMA, Settings, dagster_storage_url
-from lb_pipelines_tests.conftest import wait_until
 from lb_pipelines_tests.orchestration_district import START, District
+from lb_pipelines_tests.waiting import LIMIT_SECONDS, wait_until
 
 PROJECT = Path(__file__).resolve().parents[1]
 APRIL = DayRange(date(2024, 4, 1), date(2024, 4, 2))
@@ -238,7 +238,7 @@ def test_ids_come_into_sight_in_their_order(district: District) -> None:
         wait_until(lambda: waiting() == 2 or not quick.is_alive())
         assert quick.is_alive()
     for thread in (slow, quick):
-        thread.join(60)
+        thread.join(LIMIT_SECONDS)
     with district.database.transaction() as connection:
         rows = connection.execute(
             f"SELECT run_id FROM {DAGSTER_SCHEMA}.event_logs"

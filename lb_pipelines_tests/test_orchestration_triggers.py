@@ -18,6 +18,7 @@ from dagster import (
     build_sensor_context,
 )
 
+from lb_pipelines.clock import utc_now
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
@@ -259,9 +260,10 @@ def test_an_unknown_zone_does_not_hold_up_the_others(clockwork: Clockwork) -> No
 # Late events.
 
 
+@pytest.mark.present
 def test_a_late_event_is_answered_by_one_run_up_to_the_latest_day(clockwork: Clockwork) -> None:
     clockwork.add(("a", "UTC"), ("b", "UTC"))
-    clockwork.now = datetime.now(UTC)
+    clockwork.now = utc_now()
     clockwork.materialize("2024-04-01", "2024-04-05", "a", "b")
     assert clockwork.tick_late_events() == "2 institutions: no day is stale."
 
@@ -318,9 +320,10 @@ def test_what_changes_before_the_first_partition_reaches_the_boards(clockwork: C
     assert most[0] >= 1000
 
 
+@pytest.mark.present
 def test_a_change_is_found_whatever_its_age(clockwork: Clockwork) -> None:
     clockwork.add(("a", "UTC"), ("b", "UTC"))
-    clockwork.now = datetime.now(UTC)
+    clockwork.now = utc_now()
     clockwork.materialize("2024-04-01", "2024-04-02", "a", "b")
     add_event(clockwork.database, "b", date(2024, 4, 1), 50)
     clockwork.tick_late_events()
@@ -358,7 +361,7 @@ def test_a_change_of_another_input_starts_a_run_of_what_it_can_touch(
     clockwork: Clockwork, statement: str, first: str, assets: set[str] | None
 ) -> None:
     clockwork.add(("a", "UTC"), ("b", "UTC"))
-    clockwork.now = datetime.now(UTC)
+    clockwork.now = utc_now()
     clockwork.materialize("2024-04-01", "2024-04-03", "a", "b")
     assert clockwork.tick_late_events() == "2 institutions: no day is stale."
     with clockwork.database.transaction() as connection:
@@ -373,7 +376,7 @@ def test_a_tick_that_runs_out_of_time_goes_on_with_the_next(
     clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clockwork.add(("a", "UTC"), ("b", "UTC"), ("c", "UTC"))
-    clockwork.now = datetime.now(UTC)
+    clockwork.now = utc_now()
     clockwork.materialize("2024-04-01", "2024-04-02", "a", "b", "c")
     for id in ("a", "b", "c"):
         add_event(clockwork.database, id, date(2024, 4, 1), 50)

@@ -25,6 +25,7 @@ from lb_pipelines_tests.partition_rows import (
     row,
     rows_by_leaf,
 )
+from lb_pipelines_tests.waiting import LIMIT_SECONDS
 
 JULY, AUGUST, SEPTEMBER = date(2023, 7, 1), date(2023, 8, 15), date(2023, 9, 30)
 
@@ -34,7 +35,7 @@ def together(works: list[Callable[[], object]]) -> list[object]:
     start = threading.Barrier(len(works))
 
     def run(work: Callable[[], object]) -> object:
-        start.wait(10)
+        start.wait(LIMIT_SECONDS)
         return work()
 
     with ThreadPoolExecutor(len(works)) as pool:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -29,6 +28,7 @@ from lb_pipelines_tests.partition_rows import (
     row,
     rows_by_leaf,
 )
+from lb_pipelines_tests.waiting import LIMIT_SECONDS, wait_until
 
 DAYS = [date(2023, 7, 1), date(2023, 7, 31), date(2023, 8, 1), date(2023, 9, 30)]
 FIRST, LAST = DAYS[0], DAYS[-1]
@@ -119,6 +119,10 @@ def test_an_archived_row_stays_archived(shared_pair: Database) -> None:
     assert state(shared_pair, "inst_123")[1] == rows
 
 
+# However long others hold their locks, a move gets its turn.
+PATIENT = Patience(lock_timeout=0.5, tries=100_000, first_pause=0.01, longest_pause=0.1)
+
+
 @contextmanager
 def running(*threads: threading.Thread) -> Iterator[None]:
     for thread in threads:
@@ -127,7 +131,7 @@ def running(*threads: threading.Thread) -> Iterator[None]:
         yield
     finally:
         for thread in threads:
-            thread.join(60)
+            thread.join(LIMIT_SECONDS)
             assert not thread.is_alive()
 
 
@@ -171,13 +175,12 @@ def test_writers_and_readers_of_a_moving_institution_miss_nothing(shared_pair: D
         finally:
             mine.close()
 
-    patience = Patience(lock_timeout=0.5, tries=100, first_pause=0.01, longest_pause=0.1)
     threads = [threading.Thread(target=write, args=(number,)) for number in (0, 1)]
     with running(*threads, threading.Thread(target=read)):
         try:
             for _ in range(3):
-                promote(database, "inst_123", patience=patience)
-                demote(database, "inst_123", patience=patience)
+                promote(database, "inst_123", patience=PATIENT)
+                demote(database, "inst_123", patience=PATIENT)
         finally:
             stop.set()
 
@@ -213,16 +216,14 @@ def put_gate(connection: Connection, leaf: str, verb: str) -> None:
     )
 
 
-def wait_until(database: Database, query: str, what: str) -> None:
-    """Ask until the query gives true; fails after 20 seconds."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+def wait_for(database: Database, query: str) -> None:
+    """Ask until the query gives true."""
+
+    def ask() -> bool:
         with database.transaction() as connection:
-            found = connection.execute(query).fetchone()
-        if found == (True,):
-            return
-        time.sleep(0.01)
-    pytest.fail(f"waited in vain until {what}")
+            return connection.execute(query).fetchone() == (True,)
+
+    wait_until(ask)
 
 
 @pytest.mark.parametrize("verb", ["promote", "demote"])
@@ -250,22 +251,22 @@ def test_a_killed_move_leaves_all_as_it_was(shared_pair: Database, verb: str) ->
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
         )
         try:
-            wait_until(
+            # The move stands in its middle.
+            wait_for(
                 database,
                 "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'"
                 f" AND objid = {GATE} AND NOT granted"
                 " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
-                "the move stands in its middle",
             )
         finally:
             process.send_signal(signal.SIGKILL)
-            process.wait(10)
+            process.wait(LIMIT_SECONDS)
         gate.execute(f"SELECT pg_advisory_unlock({GATE})")
-    wait_until(
+    # The server has noticed that the process is gone.
+    wait_for(
         database,
         "SELECT count(*) = 0 FROM pg_locks WHERE mode = 'AccessExclusiveLock'"
         " AND relation = 'lb.leaderboard_snapshots'::regclass",
-        "the server has noticed that the process is gone",
     )
 
     assert state(database, "inst_123") == before
@@ -290,7 +291,9 @@ def test_two_moves_at_once_end_in_one_place(shared_pair: Database) -> None:
     rows = state(shared_pair, "inst_123")[1]
     moved: list[int] = []
     threads = [
-        threading.Thread(target=lambda: moved.append(promote(shared_pair, "inst_123")))
+        threading.Thread(
+            target=lambda: moved.append(promote(shared_pair, "inst_123", patience=PATIENT))
+        )
         for _ in range(3)
     ]
     with running(*threads):

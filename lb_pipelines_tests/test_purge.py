@@ -36,6 +36,7 @@ from lb_pipelines.retention.sweeping import sweep
 from lb_pipelines_tests import archives
 from lb_pipelines_tests.archives import AUGUST, ID, JULY, READY, SOMEBODY, archived, live
 from lb_pipelines_tests.conftest import libpq_url
+from lb_pipelines_tests.waiting import LIMIT_SECONDS
 
 LEAF = f"{ID}_CLASS_2023-07"
 ASIDE = f"{LEAF}:purged"
@@ -562,7 +563,7 @@ class Purging:
         there.close()
 
     def next(self) -> str:
-        assert self._here.poll(60), "the process said nothing for a minute"
+        assert self._here.poll(LIMIT_SECONDS), "the process says nothing"
         said = str(self._here.recv())
         assert not said.startswith("Traceback"), said
         return said

@@ -34,7 +34,6 @@ from lb_pipelines.materialize.writing import RowsOfDay
 from lb_pipelines.retention import restoring, sweeping
 from lb_pipelines.retention.actor import Actor
 from lb_pipelines_tests import oracle, stored, worlds
-from lb_pipelines_tests.conftest import wait_until
 from lb_pipelines_tests.oracle import School
 from lb_pipelines_tests.stored import Key, SnapshotRow
 from lb_pipelines_tests.test_staleness import (
@@ -48,6 +47,7 @@ from lb_pipelines_tests.test_staleness import (
     whole,
 )
 from lb_pipelines_tests.test_trends import assert_trends_equal_the_reference
+from lb_pipelines_tests.waiting import wait_until
 
 RUN = Provenance("run")
 RENEWAL = Provenance("renewal")

@@ -28,6 +28,7 @@ from lb_pipelines_tests import retention_rows as rows
 from lb_pipelines_tests.conftest import _Databases
 from lb_pipelines_tests.partition_rows import locked_leaves
 from lb_pipelines_tests.retention_rows import ACTOR, Live
+from lb_pipelines_tests.waiting import wait_until
 
 TODAY = date(2024, 3, 1)
 OLD = [date(2023, 7, 31), date(2023, 8, 1), date(2024, 1, 30)]
@@ -272,7 +273,9 @@ def test_a_batch_waits_for_whoever_writes_alone(database: Database, school: Inst
         writers.write_alone(connection, school)
         thread = threading.Thread(target=lambda: done.append(swept(database, school)))
         thread.start()
-        thread.join(0.3)
+        # It waits for the lock that this transaction holds, in the middle of its first batch.
+        with database.autocommit() as observer:
+            wait_until(lambda: rows.lock_waiters(observer))
         assert thread.is_alive()
         assert rows.archived(database, school) == {}
     thread.join()

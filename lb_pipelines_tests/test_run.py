@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +25,10 @@ from lb_pipelines.settings import Settings
 from lb_pipelines.supervisor.children import Children
 from lb_pipelines.supervisor.dagster_client import DagsterClient
 from lb_pipelines_tests.test_embedded import servers_in
+from lb_pipelines_tests.waiting import LIMIT_SECONDS
 
-# A first start takes 40 s on two idle cores.
-_PATIENCE = 240.0
+# Daemon, schedules and sensors go by the present.
+pytestmark = pytest.mark.present
 
 
 class Start:
@@ -57,8 +57,7 @@ class Start:
 
     def await_address(self) -> str:
         """The line with the address, which is the last one; fails if it ends before."""
-        deadline = time.monotonic() + _PATIENCE
-        while (line := self._lines.get(timeout=deadline - time.monotonic())) is not None:
+        while (line := self._lines.get(timeout=LIMIT_SECONDS)) is not None:
             self.said.append(line)
             if line.startswith("http://"):
                 return line
@@ -66,8 +65,8 @@ class Start:
 
     def await_end(self) -> int:
         """The exit code; all that was said is in `said` then."""
-        code = self.process.wait(_PATIENCE)
-        while (line := self._lines.get(timeout=10)) is not None:
+        code = self.process.wait(LIMIT_SECONDS)
+        while (line := self._lines.get(timeout=LIMIT_SECONDS)) is not None:
             self.said.append(line)
         return code
 
@@ -102,7 +101,7 @@ def test_a_first_start_ends_with_boards_and_the_address(home: Path) -> None:
     try:
         client = DagsterClient(start.await_address(), LOCATION)
         assert client.ready()
-        with urllib.request.urlopen(client.address, timeout=30) as page:
+        with urllib.request.urlopen(client.address, timeout=LIMIT_SECONDS) as page:
             assert b"</html>" in page.read()
         with psycopg.connect(Settings(home=home).database_url) as connection:
             boards = connection.execute(

@@ -18,6 +18,7 @@ import sqlalchemy
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from lb_pipelines.clock import utc_now
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.core.retention import DEFAULT_RETENTION
@@ -223,10 +224,11 @@ def level_with_another(school: School, board: tuple[str, str, str, date]) -> tup
         campus=board[1],
         amount=above.points - mover.points,
         status="ACTIVE",
-        updated_at=datetime.now(UTC),
+        updated_at=utc_now(),
     )
 
 
+@pytest.mark.present
 def test_a_late_event_never_mixes_two_states(database: Database) -> None:
     """Not yet aggregated: everybody stands as the board was made. Aggregated, and the boards not
     made again: who cannot be told is told so. Made again: as the events are now.
@@ -257,6 +259,7 @@ def test_a_late_event_never_mixes_two_states(database: Database) -> None:
     assert assert_standings(service, later, [day], chance)
 
 
+@pytest.mark.present
 def test_an_archived_board_that_the_events_left_behind_says_so(database: Database) -> None:
     """The day was made again from the changed events, its archived boards stayed: the ledger
     vouches for the live rows alone, also after a restore.
@@ -475,6 +478,7 @@ def test_a_board_late_in_a_long_history_is_made_again_from_totals(database: Data
     assert max(days - parts for parts, days in read) > 100, "no total was used"
 
 
+@pytest.mark.present
 def test_what_is_wrong_is_named_with_a_remedy(database: Database) -> None:
     school, institution = load(database, worlds.make_school(14, span=20, events=40))
     day, student = span(school)[1], school.students[0]
@@ -489,7 +493,7 @@ def test_what_is_wrong_is_named_with_a_remedy(database: Database) -> None:
         (UnknownStudent, lambda: service.get_student_boards(school.id, "nobody", day)),
         (InvalidSelection, lambda: service.get_leaderboard(school.id, "TEAM", "x", "daily", day)),
         (InvalidSelection, lambda: service.get_leaderboard(*board[:3], "yearly", day)),
-        (InvalidSelection, lambda: rank(school.id, student, *board[1:], datetime.now(UTC))),
+        (InvalidSelection, lambda: rank(school.id, student, *board[1:], utc_now())),
         (InvalidSelection, lambda: service.get_student_boards(school.id, student, date.min)),
         (InvalidSelection, lambda: service.get_historical_leaderboard(*board, day, date.max)),
         (InvalidSelection, lambda: service.get_leaderboard_trends(*board, months=0)),

@@ -22,6 +22,7 @@ from lb_pipelines.service.results import Board
 from lb_pipelines_tests import oracle, worlds
 from lb_pipelines_tests.oracle import GRANULARITIES, TYPES, School
 from lb_pipelines_tests.test_service import LATER, RUN, load, make, purge, span, sweep
+from lb_pipelines_tests.waiting import LIMIT_SECONDS
 
 SCHOOL = worlds.make_school(21, span=60, events=100, students=6)
 CAMPUS = [BoardType.CAMPUS]
@@ -161,14 +162,15 @@ def test_pages_stay_right_while_rows_arrive_and_move(database: Database, keep: b
             failed.append(error)
             moved.release()
 
+    def wait_for_a_move() -> None:
+        assert moved.acquire(timeout=LIMIT_SECONDS)
+
     writer = threading.Thread(target=write)
     writer.start()
     try:
         service = LeaderboardService(database, keep=keep)
         for _ in range(2):
-            boards, _ = pages(
-                service, key, (first, last), 9, True, between=lambda: moved.acquire(timeout=20)
-            )
+            boards, _ = pages(service, key, (first, last), 9, True, between=wait_for_a_move)
             days = [board.day for board in boards]
             assert days == sorted(set(days), reverse=True), "a board came twice, or out of order"
             assert there <= set(days), "a board that was there all the time is missing"

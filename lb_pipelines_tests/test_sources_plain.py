@@ -5,8 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from lb_pipelines.db.engine import Database
 from lb_pipelines.errors import ImportRefused
 from lb_pipelines.sources import files, loading, plain
 from lb_pipelines.sources.report import ImportReport, Written
+from lb_pipelines_tests.waiting import LIMIT_SECONDS, wait_until
 
 SCHOOL: Mapping[str, str] = {
     "institutions": """institution_id,name,time_zone,metadata
@@ -410,7 +410,7 @@ def test_empty_files_are_fine(database: Database, tmp_path: Path) -> None:
 
 
 _IMPORT_AND_STOP = """
-import sys, time
+import signal, sys
 from datetime import date
 from pathlib import Path
 from lb_pipelines.db.engine import Database
@@ -421,7 +421,7 @@ loading.BATCH_ROWS = 2
 def stop(stage, done, total):
     if stage == "events" and done >= 4:
         print("under way", flush=True)
-        time.sleep(600)
+        signal.pause()
 
 plain.import_directory(
     Database(sys.argv[1]), Path(sys.argv[2]), today=date(2024, 1, 1), progress=stop
@@ -472,10 +472,10 @@ def test_two_imports_at_once_wait_for_each_other(
     def meet(stage: str, done: int, total: int | None) -> None:
         if stage == "events" and not second.ident:
             second.start()
-            _until(lambda: bool(_waiting(database)))
+            wait_until(lambda: _waiting(database))
 
     reports.append(load(database, directory, progress=meet))
-    second.join(timeout=60)
+    second.join(LIMIT_SECONDS)
     assert sorted(report.changes for report in reports) == [0, 5 if known else 26]
     assert len(rows(database, POINTS)) == 5
 
@@ -489,13 +489,6 @@ def _waiting(database: Database) -> list[tuple[Any, ...]]:
     url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url) as connection:
         return connection.execute(query).fetchall()
-
-
-def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_merging_leaves_the_plans_as_they_were(database: Database) -> None:

@@ -318,6 +318,7 @@ def test_boards_made_before_there_was_any_event_become_stale(database: Database)
     stored.assert_snapshots_equal_the_reference(database, school, {"CLASS": list(days)})
 
 
+@pytest.mark.present
 @pytest.mark.parametrize("left_alone", [True, False])
 def test_an_event_that_an_import_moves_makes_the_day_it_left_stale(
     database: Database, left_alone: bool

@@ -37,6 +37,7 @@ from lb_pipelines.materialize import aggregates, snapshots, staleness, trends
 from lb_pipelines.materialize.results import DayResult, Provenance
 from lb_pipelines.materialize.staleness import find_stale_days
 from lb_pipelines.sources import plain
+from lb_pipelines.sources.report import ImportReport
 from lb_pipelines_tests import oracle, worlds
 from lb_pipelines_tests.test_staleness import waiting
 
@@ -47,6 +48,7 @@ TRENDS = {trends.asset_name(type): type for type in BoardType}
 ASSETS = (aggregates.ASSET, *SNAPSHOTS, *TRENDS)
 _numbers = itertools.count()
 AMOUNTS = (-7, -1, 1, 1, 3, 5, 11)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def make(
@@ -235,6 +237,10 @@ class District:
         return directory
 
 
+def import_files(district: District, directory: Path) -> ImportReport:
+    return plain.import_directory(district.database, directory, today=NOW.date())
+
+
 Change = Callable[[District], None]
 
 
@@ -245,7 +251,7 @@ def change_zone(d: District) -> None:
 
 def import_zone(d: District) -> None:
     row = {"institution_id": d.id, "name": d.id, "time_zone": d.chance.choice(ZONES)}
-    plain.import_directory(d.database, d.write_csv("institutions", row))
+    import_files(d, d.write_csv("institutions", row))
 
 
 def change_ranking(d: District) -> None:
@@ -297,7 +303,7 @@ def import_term(d: District) -> None:
         "starts_on": first,
         "ends_on": first + timedelta(days=d.chance.randint(0, 20)),
     }
-    plain.import_directory(d.database, d.write_csv("terms", row))
+    import_files(d, d.write_csv("terms", row))
 
 
 def remove_terms(d: District) -> None:
@@ -335,9 +341,7 @@ def import_class(d: District) -> None:
     if found:
         names = ("class_id", "subject_id", "term_id", "campus_id")
         row = dict(zip(names, d.chance.choice(found), strict=True))
-        plain.import_directory(
-            d.database, d.write_csv("classes", {"institution_id": d.id, "name": "x", **row})
-        )
+        import_files(d, d.write_csv("classes", {"institution_id": d.id, "name": "x", **row}))
 
 
 def change_enrollment(d: District) -> None:
@@ -418,7 +422,7 @@ def import_events(d: District) -> None:
                 "occurred_at": datetime.combine(day, time(12), UTC).isoformat(),
             }
         )
-    plain.import_directory(d.database, d.write_csv("points", *rows))
+    import_files(d, d.write_csv("points", *rows))
 
 
 def change_events(d: District) -> None:
@@ -531,7 +535,7 @@ def test_what_is_not_stale_is_right_after_any_changes(
         fresh = copy_of(database, district.id, f"{district.id}_{number}")
         make_all(database, fresh, days)
         assert boards_of(database, district.id) == boards_of(database, fresh.id), changes
-        assert staleness.settle(database, district.institution, datetime.now(UTC))
+        assert staleness.settle(database, district.institution, NOW)
 
 
 # Not a move to another time, which leaves the windows that hold both as they were.
@@ -613,7 +617,7 @@ def district(database: Database, tmp_path: Path) -> District:
     )
     institution = worlds.load(database, school)
     make_all(database, institution, list(DAYS))
-    assert staleness.settle(database, institution, datetime.now(UTC))
+    assert staleness.settle(database, institution, NOW)
     return District(database, "school", random.Random(0), tmp_path)
 
 
@@ -797,7 +801,7 @@ def test_a_change_that_is_not_committed_yet_is_seen_by_whoever_reads_later(
         # Begun later, committed earlier, and made from what is there now.
         district.execute("DELETE FROM lb.student_points WHERE event_id = 'e13 s1'")
         make_stale_days(database, institution)
-        assert staleness.settle(database, institution, datetime.now(UTC))
+        assert staleness.settle(database, institution, NOW)
     stale = find_stale_days(database, institution)
     assert stale[aggregates.ASSET] == march(11, 11)
     assert stale["class_snapshots"] == march(11)
@@ -879,7 +883,7 @@ def test_the_id_of_an_institution_cannot_be_changed(district: District) -> None:
 def test_an_import_says_how_many_days_a_changed_zone_takes(district: District) -> None:
     for zone, notes in (("UTC", 0), ("Asia/Tokyo", 1), ("Asia/Tokyo", 0)):
         row = {"institution_id": "school", "name": "school", "time_zone": zone}
-        report = plain.import_directory(district.database, district.write_csv("institutions", row))
+        report = import_files(district, district.write_csv("institutions", row))
         assert len(report.notes) == notes
         assert all("school: its time zone is Asia/Tokyo now" in note for note in report.notes)
         # The day before the first event is aggregated too.

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 
+from lb_pipelines.clock import utc_now
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, local_day
 from lb_pipelines.core.words import BoardType
@@ -57,7 +58,7 @@ def chosen(database: Database, ids: Sequence[str] | None) -> list[Institution]:
 
 def today_of(institution: Institution) -> date:
     """The day that it is now in the institution's own zone; raises `InvalidInstitution`."""
-    return local_day(datetime.now(UTC), institution.zone)
+    return local_day(utc_now(), institution.zone)
 
 
 @dataclass(frozen=True)

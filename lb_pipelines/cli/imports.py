@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import typer
 from lb_pipelines.cli.access import database_opened
 from lb_pipelines.cli.reports import import_errors_told, tell_report, write_refusals
 from lb_pipelines.cli.telling import LEFT_OUT, AsJson, errors
+from lb_pipelines.clock import utc_now
 from lb_pipelines.settings import Settings
 from lb_pipelines.sources import district, oulad, plain
 from lb_pipelines.sources.progress import shown
@@ -55,6 +56,7 @@ def import_csv(
             report = plain.import_directory(
                 database,
                 directory,
+                today=utc_now().date(),
                 skip_refused=skip_refused,
                 start_day=Settings.from_env().start_day,
                 progress=progress,
@@ -89,7 +91,7 @@ def generate(
 ) -> None:
     """Invent a district: institutions, classes, students and their point events."""
     spec = district.District(
-        end_day=end_day.date() if end_day else district.last_day_over(datetime.now(UTC)),
+        end_day=end_day.date() if end_day else district.last_day_over(utc_now()),
         institutions=institutions,
         students=students,
         classes=classes,

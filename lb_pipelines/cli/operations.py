@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -25,6 +25,7 @@ from lb_pipelines.cli.telling import (
     size,
     tell_failures,
 )
+from lb_pipelines.clock import utc_now
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import dagster_record
@@ -66,7 +67,7 @@ def missing(
                 database,
                 record_in,
                 chosen(database, institution_ids),
-                datetime.now(UTC),
+                utc_now(),
                 start_day=Settings.from_env().start_day,
                 first=day(first),
                 last=day(last),
@@ -148,7 +149,7 @@ def preview(
                 chosen(database, institution_ids),
                 assets or [],
                 DayRange(first.date(), last.date()),
-                datetime.now(UTC),
+                utc_now(),
             )
         found = list(answers.values())
         every = [asset for one in found for asset in one.assets]

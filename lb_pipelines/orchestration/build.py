@@ -17,11 +17,11 @@ from dagster import (
     in_process_executor,
 )
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.orchestration.alerts.delivery import channels
 from lb_pipelines.orchestration.alerts.sensor import failure_alerts_sensor
 from lb_pipelines.orchestration.archive_checks import retention_settings_check
 from lb_pipelines.orchestration.assets.leaderboards import RETRIES, leaderboards
-from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.freshness import freshness_sensor, on_time_checks
 from lb_pipelines.orchestration.history_pruning import (
     dagster_history_pruning_job,

@@ -39,6 +39,7 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecordStatus,
 )
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.lateness import DUE, Punctuality, punctuality
 from lb_pipelines.core.periods import ONE_DAY, DayRange, closed_through, days_between
@@ -52,7 +53,6 @@ from lb_pipelines.db.repositories import freshness, institutions
 from lb_pipelines.db.repositories.activity import read_activity
 from lb_pipelines.orchestration.assets.family import markdown_table
 from lb_pipelines.orchestration.checks import ON_TIME
-from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.jobs import DAILY_ASSETS
 from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle
 from lb_pipelines.orchestration.resources import LeaderboardDatabase

@@ -23,11 +23,11 @@ from dagster import (
 )
 from pydantic import Field
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import dagster_history
 from lb_pipelines.db.repositories.dagster_history import Pruned
 from lb_pipelines.orchestration.assets.family import markdown_table
-from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.dagster_tables import dagster_database
 from lb_pipelines.orchestration.jobs import WORK_TAG
 from lb_pipelines.orchestration.retention_jobs.shared import (

@@ -19,6 +19,7 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import partitions
 from lb_pipelines.db.partitions import MaintenanceReport
@@ -26,7 +27,6 @@ from lb_pipelines.materialize import aggregates, snapshots, trends
 from lb_pipelines.orchestration.archive_checks import SETTINGS
 from lb_pipelines.orchestration.assets.archive import ARCHIVE
 from lb_pipelines.orchestration.checks import ON_TIME
-from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.config import MOVES_TAG
 from lb_pipelines.orchestration.failures import failures_table
 from lb_pipelines.orchestration.resources import LeaderboardDatabase

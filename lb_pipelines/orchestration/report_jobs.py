@@ -21,6 +21,7 @@ from dagster import (
 )
 from pydantic import Field
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db.engine import Database
@@ -29,7 +30,6 @@ from lb_pipelines.errors import DagsterElsewhere, InvalidSelection, LeaderboardE
 from lb_pipelines.materialize.completeness import ASSETS, Completeness, State, spoken
 from lb_pipelines.materialize.preview import Preview, PreviewedAsset
 from lb_pipelines.orchestration.assets.family import markdown_table
-from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.dagster_tables import dagster_database
 from lb_pipelines.orchestration.failures import failures_table
 from lb_pipelines.orchestration.jobs import WORK_TAG

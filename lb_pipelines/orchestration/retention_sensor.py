@@ -23,10 +23,10 @@ from dagster import (
     sensor,
 )
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.core.periods import ONE_DAY, DayRange
 from lb_pipelines.orchestration.archive_checks import settings_evaluation
 from lb_pipelines.orchestration.assets.leaderboards import LEADERBOARDS
-from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.config import LeaderboardsConfig
 from lb_pipelines.orchestration.jobs import ARCHIVE_EXPIRED_SNAPSHOTS
 from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle

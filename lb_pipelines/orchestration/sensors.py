@@ -20,6 +20,7 @@ from dagster import (
     sensor,
 )
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange, contiguous_ranges
 from lb_pipelines.db.each_institution import (
@@ -32,7 +33,6 @@ from lb_pipelines.db.repositories import institutions, progress
 from lb_pipelines.db.repositories.input_changes import StaleDays
 from lb_pipelines.materialize import staleness
 from lb_pipelines.orchestration import requests
-from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.jobs import AGGREGATES, DAILY_ASSETS, DAILY_LEADERBOARDS
 from lb_pipelines.orchestration.partitions import (
     INSTITUTION,

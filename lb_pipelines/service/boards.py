@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
@@ -18,6 +18,7 @@ import numpy as np
 import sqlalchemy
 from dogpile.cache import CacheRegion
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.core.distribution import Distribution, unpack
 from lb_pipelines.core.periods import (
     ONE_DAY,
@@ -67,10 +68,6 @@ _MOST_MONTHS = 1_200
 _FIGURES = ("ranked", "enrolled", "sum", "mean", "median", "max")
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class LeaderboardService:
     """Boards, histories, trends and ranks out of one database.
 
@@ -86,7 +83,7 @@ class LeaderboardService:
         *,
         region: CacheRegion | None = None,
         keep: bool = True,
-        now: Callable[[], datetime] = _utc_now,
+        now: Clock = utc_now,
     ) -> None:
         self._database = engine if isinstance(engine, Database) else Database.over(engine)
         self._cache = BoardCache(self._database, region) if keep else None

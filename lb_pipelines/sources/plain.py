@@ -73,8 +73,8 @@ def import_directory(
     database: Database,
     directory: Path,
     *,
+    today: date,
     skip_refused: bool = False,
-    today: date | None = None,
     start_day: date | None = None,
     progress: Progress = silent,
 ) -> ImportReport:
@@ -85,7 +85,6 @@ def import_directory(
     """
     began = perf_counter()
     found = _present(directory)
-    today = today or date.today()  # noqa: DTZ011 - a bound of plausibility, in no zone
     report = ImportReport()
     _note_strangers(directory, found, report)
     with database.transaction() as connection:

@@ -8,7 +8,7 @@ that a start that was killed is completed by the next.
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,13 @@ class Demo:
     def __bool__(self) -> bool:
         return bool(self._known)
 
-    def bring(self, *, oulad_directory: Path | None, invent: bool, console: Console) -> str:
+    def bring(
+        self, *, oulad_directory: Path | None, invent: bool, now: datetime, console: Console
+    ) -> str:
         """Import or generate what is asked for and not yet there; in words, what there is.
 
-        `invent` allows a generated district where there is no institution.
+        `invent` allows a generated district where there is no institution; its last day is over at
+        `now`.
         """
         with self.database.transaction() as connection:
             present = {institution.id for institution in institutions.every(connection)}
@@ -58,7 +61,6 @@ class Demo:
                 self._remember("oulad", str(oulad_directory))
             unfinished = self._known.get("district", {}).get("complete") is False
             if oulad_directory is None and (unfinished or (invent and not present)):
-                now = datetime.now(UTC)
                 end_day = self._known.get("district", {}).get("end_day")
                 spec = district.District.small(now)
                 if end_day is not None:

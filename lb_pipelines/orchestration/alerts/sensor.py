@@ -27,9 +27,9 @@ from dagster import (
     sensor,
 )
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.orchestration.alerts.delivery import Channel, NotDelivered
 from lb_pipelines.orchestration.alerts.report import FailureReport
-from lb_pipelines.orchestration.clock import Clock, utc_now
 
 ALERTS_SENSOR = "failure_alerts_sensor"
 ALERTED_TAG = "leaderboards/alerted_by_"

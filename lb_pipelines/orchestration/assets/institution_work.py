@@ -22,6 +22,7 @@ from dagster import (
     AssetObservation,
 )
 
+from lb_pipelines.clock import Clock
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import ONE_DAY, DayRange, contiguous_ranges, local_day
 from lb_pipelines.db.engine import Database
@@ -41,7 +42,6 @@ from lb_pipelines.orchestration.assets.family import (
 )
 from lb_pipelines.orchestration.assets.pages import day_metadata
 from lb_pipelines.orchestration.checks import PartitionCheck, blocks, evaluate
-from lb_pipelines.orchestration.clock import Clock
 from lb_pipelines.orchestration.config import LeaderboardsConfig
 from lb_pipelines.orchestration.partitions import partition_key, split_key
 from lb_pipelines.orchestration.recording import Recordable

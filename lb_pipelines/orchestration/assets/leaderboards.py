@@ -42,6 +42,7 @@ from dagster import (
     multi_asset,
 )
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.core.concurrently import Yielded, side_by_side
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
@@ -72,7 +73,6 @@ from lb_pipelines.orchestration.checks import (
     blocks,
     partition_checks,
 )
-from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.config import LeaderboardsConfig
 from lb_pipelines.orchestration.failures import Failed, failure
 from lb_pipelines.orchestration.freshness import with_policy

@@ -3,12 +3,12 @@
 from dagster import Config, JobDefinition, OpExecutionContext, job, op
 from pydantic import Field
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import local_day
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db.repositories import holds
 from lb_pipelines.errors import InvalidHold
-from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.config import INSTITUTION_FIELD
 from lb_pipelines.orchestration.jobs import RETENTION, WORK_TAG
 from lb_pipelines.orchestration.resources import LeaderboardDatabase

@@ -20,6 +20,7 @@ from dagster import (
 )
 from pydantic import Field
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import local_day
 from lb_pipelines.core.retention import RetentionPolicy
@@ -27,7 +28,6 @@ from lb_pipelines.db.each_institution import WRITE_LOCK_TIMEOUT, ask_each, with_
 from lb_pipelines.db.engine import Database
 from lb_pipelines.db.repositories import institutions
 from lb_pipelines.errors import LeaderboardError
-from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.failures import failures_table
 from lb_pipelines.orchestration.jobs import RETENTION, WORK_TAG
 from lb_pipelines.orchestration.resources import LeaderboardDatabase

@@ -3,8 +3,8 @@
 from dagster import JobDefinition, OpExecutionContext, job, op
 from pydantic import Field
 
+from lb_pipelines.clock import Clock, utc_now
 from lb_pipelines.core.periods import local_day
-from lb_pipelines.orchestration.clock import Clock, utc_now
 from lb_pipelines.orchestration.jobs import RETENTION, WORK_TAG
 from lb_pipelines.orchestration.resources import LeaderboardDatabase
 from lb_pipelines.orchestration.retention_jobs.shared import (
