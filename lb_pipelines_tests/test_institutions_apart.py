@@ -31,7 +31,6 @@ from dagster import (
 from dagster._core.definitions.instigation_logger import InstigationLogger
 from sqlalchemy.engine import URL
 
-from lb_pipelines.clock import utc_now
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db import each_institution
@@ -523,7 +522,7 @@ def open_world(
             )
             world = World(Database(url), instance, Settings(home=home, start_day=START))
             stack.callback(world.database.close)
-            world.now = utc_now() if asker in ON_ALL_ARCHIVED else NOW
+            world.now = datetime.now(UTC) if asker in ON_ALL_ARCHIVED else NOW
             instance.add_dynamic_partitions(INSTITUTION, sorted(IDS))
             monkeypatch.setenv(
                 "LB_DATABASE_URL", world.database.url.render_as_string(hide_password=False)

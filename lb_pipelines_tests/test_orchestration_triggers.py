@@ -361,7 +361,7 @@ def test_a_change_of_another_input_starts_a_run_of_what_it_can_touch(
     clockwork: Clockwork, statement: str, first: str, assets: set[str] | None
 ) -> None:
     clockwork.add(("a", "UTC"), ("b", "UTC"))
-    clockwork.now = utc_now()
+    clockwork.now = datetime(2024, 5, 1, tzinfo=UTC)
     clockwork.materialize("2024-04-01", "2024-04-03", "a", "b")
     assert clockwork.tick_late_events() == "2 institutions: no day is stale."
     with clockwork.database.transaction() as connection:
@@ -376,7 +376,7 @@ def test_a_tick_that_runs_out_of_time_goes_on_with_the_next(
     clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clockwork.add(("a", "UTC"), ("b", "UTC"), ("c", "UTC"))
-    clockwork.now = utc_now()
+    clockwork.now = datetime(2024, 5, 1, tzinfo=UTC)
     clockwork.materialize("2024-04-01", "2024-04-02", "a", "b", "c")
     for id in ("a", "b", "c"):
         add_event(clockwork.database, id, date(2024, 4, 1), 50)
