@@ -27,6 +27,8 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunSta
 
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db.engine import Database
+from lb_pipelines.db.repositories import institutions
+from lb_pipelines.materialize.staleness import find_stale_days
 from lb_pipelines.orchestration.build import build_defs
 from lb_pipelines.orchestration.jobs import DAILY_ASSETS
 from lb_pipelines.orchestration.partitions import INSTITUTION, Rectangle, partition_key
@@ -467,3 +469,42 @@ def test_a_run_that_is_killed_is_resumed_where_it_was(dagster: Dagster) -> None:
         # What was recorded is kept, to the day; a day that was committed and not recorded was
         # done again, so it is the resumed run's.
         assert kept & everything == before
+
+
+@pytest.mark.present
+def test_a_changed_setting_is_answered_by_a_run_of_what_it_can_touch(dagster: Dagster) -> None:
+    """By the daemon's own sensor: the assets and days that another limit touches, no others."""
+    add_institution(dagster.database, "a", days=FEW, students=3)
+    with DagsterInstance.get() as instance:
+        instance.add_dynamic_partitions(INSTITUTION, ["a"])
+        made = (
+            build_defs()
+            .resolve_job_def("daily_leaderboards")
+            .execute_in_process(instance=instance, tags=Rectangle(FEW, "a", "a").tags)
+        )
+        assert made.success
+        dagster.set_metadata("a", '{"leaderboardLimits": {"CLASS": {"weekly": 1}}}')
+        dagster.start()
+
+        def ended() -> DagsterRun | None:
+            of_sensor = RunsFilter(tags={"dagster/sensor_name": "late_events_sensor"})
+            runs = instance.get_runs(filters=of_sensor)
+            return runs[0] if runs and runs[0].is_finished else None
+
+        run = dagster.wait("the end of the sensor's run", ended)
+        assert run is not None
+        assert run.status == DagsterRunStatus.SUCCESS
+        entries = instance.all_logs(run.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
+        recorded = {
+            (event.asset_key.to_user_string(), str(event.partition))
+            for entry in entries
+            if (event := entry.asset_materialization) is not None
+        }
+        assert recorded == {
+            (asset, str(partition_key(day, "a")))
+            for asset in ("class_snapshots", "class_trends")
+            for day in FEW
+        }
+    with dagster.database.transaction() as connection:
+        institution = institutions.find(connection, "a")
+    assert find_stale_days(dagster.database, institution) == {}
