@@ -20,6 +20,7 @@ from dagster import (
 
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db.engine import Database
+from lb_pipelines.db.repositories import institutions
 from lb_pipelines.orchestration.assets import leaderboards
 from lb_pipelines.orchestration.assets.archive import ARCHIVE
 from lb_pipelines.orchestration.build import build_defs
@@ -158,37 +159,40 @@ def test_starting_afresh_does_everything_again(district: District) -> None:
 def test_what_may_heal_is_tried_again_within_the_run(district: District) -> None:
     district.add("a", "b")
     district.retries = RetryPolicy(max_retries=1)
-    with district.database.transaction() as connection:
-        name = connection.info.dbname
-        connection.execute(f"ALTER DATABASE \"{name}\" SET lock_timeout = '100ms'")
-    district.database.close()
     rectangle = Rectangle(APRIL, "a", "b")
     district.run(rectangle)
-    with district.database.transaction() as holder:
-        holder.execute(
-            "SELECT FROM lb.materialized_days JOIN lb.institutions USING (institution_key)"
-            " WHERE id = 'b' AND asset = 'subject_snapshots' FOR UPDATE OF materialized_days"
+    with district.database.transaction() as connection:
+        # Refuses what a lock that is not let go refuses, without the time until it does.
+        connection.execute(
+            "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN RAISE lock_not_available USING MESSAGE = ''busy''; END'"
         )
-        asked = 0
+        connection.execute(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON lb.materialized_days FOR EACH ROW"
+            " WHEN (old.asset = 'subject_snapshots' AND old.institution_key ="
+            f" {institutions.find(connection, 'b').key}) EXECUTE FUNCTION public.refuse()"
+        )
+    asked = 0
 
-        def let_go_at_the_second_try() -> datetime:
-            nonlocal asked
-            asked += 1
-            if asked == 3:
-                holder.rollback()
-            return datetime(2024, 5, 1, tzinfo=UTC)
+    def let_go_at_the_second_try() -> datetime:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            with district.database.transaction() as connection:
+                connection.execute("DROP TRIGGER refuse ON lb.materialized_days")
+        return datetime(2024, 5, 1, tzinfo=UTC)
 
-        defs = district.defs
-        district.now = None  # type: ignore[assignment]
-        defs = build_defs(
-            settings=district.settings,
-            resource_overrides=defs.resources,
-            now=let_go_at_the_second_try,
-            retries=district.retries,
-        )
-        result = defs.resolve_job_def("daily_leaderboards").execute_in_process(
-            instance=district.instance, tags=rectangle.tags, raise_on_error=False
-        )
+    defs = district.defs
+    district.now = None  # type: ignore[assignment]
+    defs = build_defs(
+        settings=district.settings,
+        resource_overrides=defs.resources,
+        now=let_go_at_the_second_try,
+        retries=district.retries,
+    )
+    result = defs.resolve_job_def("daily_leaderboards").execute_in_process(
+        instance=district.instance, tags=rectangle.tags, raise_on_error=False
+    )
     assert result.success
     assert any(
         "b failed at subject_snapshots of 2024-04-01: LockNotAvailable" in line
