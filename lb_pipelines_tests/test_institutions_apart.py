@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -31,6 +32,7 @@ from dagster import (
 from dagster._core.definitions.instigation_logger import InstigationLogger
 from sqlalchemy.engine import URL
 
+from lb_pipelines import clock
 from lb_pipelines.core.institution import Institution
 from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db import each_institution
@@ -523,6 +525,8 @@ def open_world(
             world = World(Database(url), instance, Settings(home=home, start_day=START))
             stack.callback(world.database.close)
             world.now = datetime.now(UTC) if asker in ON_ALL_ARCHIVED else NOW
+            # Commands take the present from the clock: they get that of this world.
+            monkeypatch.setattr(clock, "datetime", SimpleNamespace(now=lambda _: world.now))
             instance.add_dynamic_partitions(INSTITUTION, sorted(IDS))
             monkeypatch.setenv(
                 "LB_DATABASE_URL", world.database.url.render_as_string(hide_password=False)
