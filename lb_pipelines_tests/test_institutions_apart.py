@@ -524,7 +524,7 @@ def open_world(
             )
             world = World(Database(url), instance, Settings(home=home, start_day=START))
             stack.callback(world.database.close)
-            world.now = datetime.now(UTC) if asker in ON_ALL_ARCHIVED else NOW
+            world.now = _read_now(world.database) if asker in ON_ALL_ARCHIVED else NOW
             # Commands take the present from the clock: they get that of this world.
             monkeypatch.setattr(clock, "datetime", SimpleNamespace(now=lambda _: world.now))
             instance.add_dynamic_partitions(INSTITUTION, sorted(IDS))
@@ -534,6 +534,15 @@ def open_world(
             return world
 
         yield open_world
+
+
+def _read_now(database: Database) -> datetime:
+    """The database's own present, by which it was archived."""
+    with database.transaction() as connection:
+        row = connection.execute("SELECT now()").fetchone()
+    assert row is not None
+    now: datetime = row[0]
+    return now
 
 
 @pytest.mark.parametrize("asker", ASKERS)
