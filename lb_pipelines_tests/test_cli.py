@@ -48,6 +48,7 @@ def count(database: Database) -> Any:
         return connection.execute("SELECT count(*) FROM lb.student_points").fetchone()
 
 
+@pytest.mark.present
 def test_migrate_makes_the_schema_and_does_nothing_then(
     fresh_database_url: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +62,7 @@ def test_migrate_makes_the_schema_and_does_nothing_then(
     assert run("generate", "--days", "2").exit_code == 0
 
 
+@pytest.mark.present
 def test_import_csv_tells_what_it_wrote(lb: Lb, database: Database, tmp_path: Path) -> None:
     result = lb("import", "csv", write(tmp_path))
     assert result.exit_code == 0
@@ -71,6 +73,7 @@ def test_import_csv_tells_what_it_wrote(lb: Lb, database: Database, tmp_path: Pa
     assert again["read"]["points.csv"] == {"rows": 1, "refused": 0, "published": None}
 
 
+@pytest.mark.present
 def test_a_refused_import_shows_rows_and_writes_the_report(
     lb: Lb, database: Database, tmp_path: Path
 ) -> None:
@@ -95,6 +98,7 @@ def test_a_refused_import_shows_rows_and_writes_the_report(
     assert count(database) == (1,)
 
 
+@pytest.mark.present
 def test_only_the_first_refusals_are_shown(lb: Lb, tmp_path: Path) -> None:
     bad = "".join(f"north,x{n},[red]s{n},5,2023-10-01T10:00:00Z\n" for n in range(30))
     result = lb("import", "csv", write(tmp_path, points=bad))
@@ -103,6 +107,7 @@ def test_only_the_first_refusals_are_shown(lb: Lb, tmp_path: Path) -> None:
     assert "and 10 more" in result.stderr
 
 
+@pytest.mark.present
 def test_events_before_the_first_partition_get_a_note(
     lb: Lb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +117,7 @@ def test_events_before_the_first_partition_get_a_note(
     assert "north: 1 of the events lie before 2023-10-02 (LB_START_DAY)" in result.stdout
 
 
+@pytest.mark.present
 def test_a_missing_file_is_named(lb: Lb, tmp_path: Path) -> None:
     result = lb("import", "oulad", tmp_path)
     assert result.exit_code == 1
@@ -120,6 +126,7 @@ def test_a_missing_file_is_named(lb: Lb, tmp_path: Path) -> None:
     assert (result.exit_code, json.loads(result.stdout)["error"]) == (1, "ImportRefused")
 
 
+@pytest.mark.present
 def test_generate_writes_a_district_of_the_size_asked(lb: Lb, database: Database) -> None:
     options = ("--institutions", 2, "--students", 20, "--classes", 4, "--subjects", 3)
     more = ("--campuses", 2, "--days", 3, "--end-day", "2025-10-15", "--events-per-day", 50)
