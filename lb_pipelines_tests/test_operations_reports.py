@@ -74,6 +74,7 @@ def rectangle(assets: Any, days: Any) -> set[tuple[str, str]]:
     return {(asset, str(day)) for asset in assets for day in days}
 
 
+@pytest.mark.present
 def test_what_is_missing_by_both_records_and_where_they_disagree(district: District) -> None:
     database = district.database
     for id, metadata in (("a", "{}"), ("broken", BROKEN), ("nobody", "{}")):
@@ -142,6 +143,7 @@ def test_what_is_missing_by_both_records_and_where_they_disagree(district: Distr
     assert len(refused["institutions"]) == 2
 
 
+@pytest.mark.present
 def test_a_preview_says_what_the_backfill_then_does(district: District) -> None:
     database = district.database
     add_institution(database, "a", students=4)
@@ -207,6 +209,7 @@ def test_a_preview_says_what_the_backfill_then_does(district: District) -> None:
     assert "runs backwards" in district.failure(refused)
 
 
+@pytest.mark.present
 def test_without_dagster_the_ledger_alone_is_told_of(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
