@@ -21,10 +21,12 @@ from rich.console import Console
 from lb_pipelines.clock import utc_now
 from lb_pipelines.core.periods import ONE_DAY, DayRange, month_start
 from lb_pipelines.db.engine import Database
+from lb_pipelines.db.repositories import input_changes, institutions
 from lb_pipelines.run import Supervisor
-from lb_pipelines.settings import Settings
+from lb_pipelines.settings import DAGSTER_SCHEMA, Settings
 from lb_pipelines.sources import district
 from lb_pipelines.supervisor.demo import DAYS_SHOWN
+from lb_pipelines_tests.waiting import wait_until
 
 KEPT_LONG = {"leaderboardRetention": {"daily": 120, "weekly": 120}}
 # Away from the ports that other tests of the same run look for.
@@ -61,6 +63,20 @@ class World:
                 " WHERE id = %s",
                 (json.dumps(new), gone, institution_id),
             )
+
+    def wait_until_current(self) -> None:
+        """Until the sensor has had everything made again that is stale, and its runs have ended."""
+        wait_until(self._is_current, pause=0.5)
+
+    def _is_current(self) -> bool:
+        with self.database.transaction() as connection:
+            every = institutions.every(connection)
+            stale = input_changes.find_stale_days(connection, every)
+            running = connection.execute(
+                f"SELECT FROM {DAGSTER_SCHEMA}.runs"
+                " WHERE status NOT IN ('SUCCESS', 'FAILURE', 'CANCELED')"
+            ).fetchall()
+        return not stale and not running
 
     def add_late_event(self, institution_id: str, day: date, amount: int) -> None:
         """An event like one that there is, of that day, that comes in now."""

@@ -241,6 +241,8 @@ def test_what_failed_is_done_again_alone(person: Person, world: World) -> None:
 def test_a_late_event_is_corrected(person: Person, world: World) -> None:
     """5,000 points come in for a day long since materialized (database); the sensor sees them."""
     day = world.shown.last - 4 * ONE_DAY
+    # The settings that were mended are an input too.
+    world.wait_until_current()
     world.add_late_event("inst_101", day, 5_000)
     person.go_to("Automation")
     person.click(person.page.get_by_role("link", name="late_events_sensor"))
@@ -248,6 +250,7 @@ def test_a_late_event_is_corrected(person: Person, world: World) -> None:
     expect(asked.first).to_be_visible()
     assert person.clicks == stated_clicks("Are late events corrected?")
     person.picture("late-events")
+    world.wait_until_current()
     open_the_run_of_a_sensor(person)
     # A long log shows the lines that are on the screen.
     person.page.get_by_placeholder("Filter…").fill(f"inst_101: {day} to ")

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-LIMIT_SECONDS = 3600.0
+LIMIT_SECONDS = 900.0
 
 
 def wait_until(ask: Callable[[], T], *, pause: float = 0.01) -> T:
