@@ -158,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--date", action="append", metavar="DAY", help="of DATES, these alone")
     parser.add_argument("--processes", type=int, default=2, help="sessions at a time")
+    parser.add_argument("--light", action="store_true", help="without the files that take long")
     parser.add_argument("--list", action="store_true", help="say which dates there are")
     options, rest = parser.parse_known_args(arguments)
     dates = [date for date in DATES if not options.date or date.begins[:10] in options.date]
@@ -170,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.exit("libfaketime is not installed: apt-get install libfaketime")
     if not dates:
         sys.exit("There is no such date; --list says which there are")
-    sessions = list(_sessions(dates))
+    sessions = [s for s in _sessions(dates) if not (options.light and s.what)]
     failed = 0
     with ThreadPoolExecutor(options.processes) as pool:
         done = pool.map(lambda session: session.run(library, rest), sessions)
