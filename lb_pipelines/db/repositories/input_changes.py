@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import ONE_DAY, DayRange
+from lb_pipelines.core.periods import DayRange
 from lb_pipelines.core.words import BoardType
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection, Database
 from lb_pipelines.db.repositories import writers
+from lb_pipelines.db.repositories.completeness import day_ranges
 
 _KEPT = timedelta(days=7)
 """How long settled changes of events stay in the ledger."""
@@ -63,9 +64,7 @@ def find_stale_days(
     for key, asset, ranges in queries.input_changes.stale_days(
         connection, institution_keys=list(ids)
     ):
-        found.setdefault(ids[key], {})[asset] = [
-            DayRange(days.lower, days.upper - ONE_DAY) for days in ranges
-        ]
+        found.setdefault(ids[key], {})[asset] = day_ranges(ranges)
     return dict(found)
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import date
 
 from lb_pipelines.core.institution import Institution
-from lb_pipelines.core.periods import ONE_DAY, DayRange
+from lb_pipelines.core.periods import DayRange
 from lb_pipelines.db import queries
 from lb_pipelines.db.engine import Connection
+from lb_pipelines.db.repositories.completeness import day_ranges
 from lb_pipelines.db.repositories.input_changes import Inputs
 
 
@@ -85,7 +86,4 @@ def find_archived_differing(
     rows = queries.ledger.archived_differing(
         connection, institution_key=institution.key, first=days.first, last=days.last
     )
-    return {
-        asset: [DayRange(part.lower, part.upper - ONE_DAY) for part in found]
-        for asset, found in rows
-    }
+    return {asset: day_ranges(found) for asset, found in rows}
